@@ -1,0 +1,370 @@
+"""Every error that this package raises on purpose.
+
+GuildError
+├── SpecError (ValueError)               a description is wrong
+│   ├── SpecFileError                    all problems of one file, with lines and columns
+│   └── ClassNotFoundError               a class name leads nowhere, or to the wrong thing
+├── DependencyError (ValueError)         the dependencies of an agent cannot be provided
+│   ├── MissingDependencyError
+│   └── DependencyCycleError
+├── NotPicklableError (TypeError)        a value cannot travel to another process
+├── EngineError (RuntimeError)           an engine cannot do what it was asked
+│   ├── ProcessLimitError
+│   ├── DuplicateAgentError
+│   ├── EngineClosedError
+│   └── AgentStartError
+├── AgentError (RuntimeError)            an agent answered with an error
+├── GuildFailedError (RuntimeError)      agents ended before the guild's work was done
+├── RequestTimeoutError (TimeoutError)   nobody answered in time
+└── MessagingError (RuntimeError)
+    ├── MessagingConfigError (ValueError)
+    ├── BackendClosedError
+    ├── BackendUnavailableError (ConnectionError)
+    ├── PortTakenError (OSError)
+    ├── PayloadError (ValueError)        a payload is not what its format says
+    ├── ProtocolError                    the other side broke the wire protocol
+    └── MessageTooLargeError (ValueError)
+
+Errors carry their facts as fields, a stable ``code``, and a ``hint`` where there is something to
+do. They survive pickling, since most of them cross a process border.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar
+
+
+@dataclass(eq=False, kw_only=True)
+class GuildError(Exception):
+    """Root of the tree; subclasses add facts as keyword-only fields."""
+
+    code: ClassVar[str] = "guild"
+    summary: str = ""
+    hint: str = ""
+
+    def __str__(self) -> str:
+        text = self.describe()
+        return f"{text}\nhint: {self.hint}" if self.hint else text
+
+    def describe(self) -> str:
+        """Say what is wrong, without the hint."""
+        return self.summary
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        facts = {f.name: getattr(self, f.name) for f in fields(self) if f.init}
+        extra = {k: v for k, v in self.__dict__.items() if k not in facts}
+        return _rebuild, (type(self), facts), extra
+
+
+def _rebuild(cls: type[GuildError], facts: dict[str, Any]) -> GuildError:
+    return cls(**facts)
+
+
+@dataclass(eq=False, kw_only=True)
+class SpecError(GuildError, ValueError):
+    """A specification is wrong."""
+
+    code: ClassVar[str] = "spec"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing wrong in a spec file; line and column count from 1, 0 where unknown."""
+
+    message: str
+    path: str
+    line: int = 0
+    column: int = 0
+    hint: str = ""
+    source: str = ""
+
+    def render(self, file: str) -> str:
+        """Show the problem with its place, source line and hint."""
+        place = f"{file}:{self.line}:{self.column}" if self.line else file
+        lines = [f"error: {self.message}", f"  --> {place}"]
+        if self.source:
+            gutter = str(self.line)
+            lines += [
+                f"{gutter} | {self.source}",
+                f"{' ' * len(gutter)} | {' ' * (self.column - 1)}^",
+            ]
+        if self.hint:
+            lines.append(f"hint: {self.hint}")
+        return "\n".join(lines)
+
+
+@dataclass(eq=False, kw_only=True)
+class SpecFileError(SpecError):
+    """A spec file has problems; all of them are in `problems`."""
+
+    code: ClassVar[str] = "spec-file"
+    file: str
+    problems: list[Problem] = field(default_factory=list)
+
+    def describe(self) -> str:
+        """Render every problem with its place."""
+        return "\n\n".join(p.render(self.file) for p in self.problems)
+
+
+@dataclass(eq=False, kw_only=True)
+class ClassNotFoundError(SpecError):
+    """A class name in a spec leads nowhere, or to something that cannot be used there."""
+
+    code: ClassVar[str] = "class-not-found"
+    name: str
+    looked_in: list[str] = field(default_factory=list)
+
+    def describe(self) -> str:
+        """Name the class and the places that were searched."""
+        where = "".join(f"\n  looked in {place}" for place in self.looked_in)
+        return f"{self.summary or f'class {self.name!r} was not found'}{where}"
+
+
+@dataclass(eq=False, kw_only=True)
+class DependencyError(GuildError, ValueError):
+    """The dependencies of an agent cannot be provided."""
+
+    code: ClassVar[str] = "dependency"
+
+
+@dataclass(eq=False, kw_only=True)
+class MissingDependencyError(DependencyError):
+    """An agent depends on a key that neither it nor its guild defines."""
+
+    code: ClassVar[str] = "dependency-missing"
+    key: str
+    wanted_by: str
+    available: list[str] = field(default_factory=list)
+
+    def describe(self) -> str:
+        """Name the key, who wants it and what there is."""
+        there = ", ".join(map(repr, self.available)) or "none"
+        return f"{self.wanted_by} depends on {self.key!r}, which is not defined (defined: {there})"
+
+
+@dataclass(eq=False, kw_only=True)
+class DependencyCycleError(DependencyError):
+    """Dependencies need each other in a circle."""
+
+    code: ClassVar[str] = "dependency-cycle"
+    path: list[str]
+
+    def describe(self) -> str:
+        """Show the circle."""
+        return f"dependencies need each other in a circle: {' -> '.join(self.path)}"
+
+
+@dataclass(eq=False, kw_only=True)
+class NotPicklableError(GuildError, TypeError):
+    """A value cannot travel to another process; `path` leads to the part that cannot."""
+
+    code: ClassVar[str] = "not-picklable"
+    path: str
+    type_name: str
+    agent_name: str = ""
+    reason: str = ""
+
+    def describe(self) -> str:
+        """Name the agent, the path inside the value and its type."""
+        who = (
+            f"agent {self.agent_name!r} cannot be sent to its process: " if self.agent_name else ""
+        )
+        why = f" ({self.reason})" if self.reason else ""
+        return f"{who}{self.path} is a {self.type_name}{why}"
+
+
+@dataclass(eq=False, kw_only=True)
+class EngineError(GuildError, RuntimeError):
+    """An engine cannot do what it was asked."""
+
+    code: ClassVar[str] = "engine"
+
+
+@dataclass(eq=False, kw_only=True)
+class ProcessLimitError(EngineError):
+    """The engine already runs as many agents as it was allowed to."""
+
+    code: ClassVar[str] = "process-limit"
+    guild_id: str
+    limit: int
+    hint: str = (
+        "stop an agent or call cleanup_dead_processes() first, or pass a larger max_processes"
+    )
+
+    def describe(self) -> str:
+        """Name the limit and the guild."""
+        return f"Maximum number of processes ({self.limit}) reached in guild {self.guild_id!r}"
+
+
+@dataclass(eq=False, kw_only=True)
+class DuplicateAgentError(EngineError):
+    """An agent of this id already runs."""
+
+    code: ClassVar[str] = "agent-exists"
+    guild_id: str
+    agent_id: str
+    hint: str = "stop it first, or give the new agent another id"
+
+    def describe(self) -> str:
+        """Name the agent and the guild."""
+        return f"agent {self.agent_id!r} already runs in guild {self.guild_id!r}"
+
+
+@dataclass(eq=False, kw_only=True)
+class EngineClosedError(EngineError):
+    """The engine was shut down."""
+
+    code: ClassVar[str] = "engine-closed"
+    guild_id: str
+    hint: str = "make a new engine"
+
+    def describe(self) -> str:
+        """Name the guild of the engine."""
+        return f"the engine of guild {self.guild_id!r} was shut down"
+
+
+@dataclass(eq=False, kw_only=True)
+class AgentStartError(EngineError):
+    """An agent did not become ready; `remote_traceback` is its own, where it got that far."""
+
+    code: ClassVar[str] = "agent-start"
+    agent_id: str
+    agent_name: str
+    reason: str
+    exitcode: int | None = None
+    remote_traceback: str = ""
+
+    def describe(self) -> str:
+        """Name the agent and the reason, followed by the traceback from its process."""
+        text = f"agent {self.agent_name!r} did not start: {self.reason}"
+        if self.remote_traceback:
+            text += f"\n\nin the agent's process:\n{self.remote_traceback.rstrip()}"
+        return text
+
+
+@dataclass(eq=False, kw_only=True)
+class AgentError(GuildError, RuntimeError):
+    """An agent answered a request with an error."""
+
+    code: ClassVar[str] = "agent-error"
+    agent_name: str
+    error_type: str
+    message: str
+    remote_traceback: str = ""
+
+    def describe(self) -> str:
+        """Name the agent and its error, followed by its traceback."""
+        text = f"agent {self.agent_name!r} failed: {self.error_type}: {self.message}"
+        if self.remote_traceback:
+            text += f"\n\nin the agent's process:\n{self.remote_traceback.rstrip()}"
+        return text
+
+
+@dataclass(eq=False, kw_only=True)
+class GuildFailedError(GuildError, RuntimeError):
+    """Agents ended before the guild's work was done; `endings` says how, one line each."""
+
+    code: ClassVar[str] = "guild-failed"
+    guild_id: str
+    endings: list[str]
+
+    def describe(self) -> str:
+        """Name the guild and how its agents ended."""
+        ends = "".join(f"\n  {ending}" for ending in self.endings)
+        return f"guild {self.guild_id!r} cannot finish, an agent has ended:{ends}"
+
+
+@dataclass(eq=False, kw_only=True)
+class RequestTimeoutError(GuildError, TimeoutError):
+    """What was waited for did not come in time."""
+
+    code: ClassVar[str] = "timeout"
+    waited_for: str
+    timeout: float
+
+    def describe(self) -> str:
+        """Name what was waited for and how long."""
+        return f"{self.waited_for} did not come within {self.timeout:g} s"
+
+
+@dataclass(eq=False, kw_only=True)
+class MessagingError(GuildError, RuntimeError):
+    """Messaging cannot do what it was asked."""
+
+    code: ClassVar[str] = "messaging"
+
+
+@dataclass(eq=False, kw_only=True)
+class MessagingConfigError(MessagingError, ValueError):
+    """A messaging configuration is wrong."""
+
+    code: ClassVar[str] = "messaging-config"
+
+
+@dataclass(eq=False, kw_only=True)
+class BackendClosedError(MessagingError):
+    """The backend was cleaned up and takes no more calls."""
+
+    code: ClassVar[str] = "backend-closed"
+    summary: str = "this messaging backend was cleaned up"
+
+
+@dataclass(eq=False, kw_only=True)
+class BackendUnavailableError(MessagingError, ConnectionError):
+    """The message server cannot be reached, or is gone."""
+
+    code: ClassVar[str] = "backend-unavailable"
+    address: str
+    reason: str
+
+    def describe(self) -> str:
+        """Name the address and the reason."""
+        return f"no message server at {self.address}: {self.reason}"
+
+
+@dataclass(eq=False, kw_only=True)
+class PortTakenError(MessagingError, OSError):
+    """The port of the message server is held by something that is not one."""
+
+    code: ClassVar[str] = "port-taken"
+    address: str
+    hint: str = "stop that program, or choose another port in the messaging configuration"
+
+    def describe(self) -> str:
+        """Name the address."""
+        return f"{self.address} is held by a program that is not a Rustic message server"
+
+
+@dataclass(eq=False, kw_only=True)
+class PayloadError(MessagingError, ValueError):
+    """A payload is not what the format of its message says."""
+
+    code: ClassVar[str] = "payload"
+    format: str
+    reason: str
+
+    def describe(self) -> str:
+        """Name the format and what is wrong."""
+        return f"the payload is not a valid {self.format}: {self.reason}"
+
+
+@dataclass(eq=False, kw_only=True)
+class ProtocolError(MessagingError):
+    """The other side of a connection broke the wire protocol."""
+
+    code: ClassVar[str] = "protocol"
+
+
+@dataclass(eq=False, kw_only=True)
+class MessageTooLargeError(MessagingError, ValueError):
+    """A message is larger than the server takes; sizes in bytes."""
+
+    code: ClassVar[str] = "message-too-large"
+    size: int
+    limit: int
+    hint: str = "send it in parts, or raise max_frame where the server is started"
+
+    def describe(self) -> str:
+        """Name size and limit."""
+        return f"a message of {self.size:,} bytes is over the server's limit of {self.limit:,}"
