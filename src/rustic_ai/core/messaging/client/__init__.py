@@ -1,0 +1,1 @@
+"""What an agent or a program holds to talk."""

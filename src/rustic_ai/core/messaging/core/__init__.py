@@ -1,0 +1,1 @@
+"""Messages, their ids, and the contract of what carries them."""

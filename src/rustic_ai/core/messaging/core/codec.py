@@ -1,0 +1,31 @@
+"""Message to bytes and back; the only place that knows the format of a stored envelope."""
+
+from __future__ import annotations
+
+import msgspec
+
+from rustic_ai.core.errors import ProtocolError
+from rustic_ai.core.messaging.core.message import Envelope, Message
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Envelope).decode
+
+
+def encode_message(message: Message) -> bytes:
+    """Return the envelope as MessagePack; the payload inside is not touched."""
+    return _encode(message.envelope)
+
+
+def decode_message(
+    data: bytes | bytearray | memoryview, topic: str | None, attempt: int = 1
+) -> Message:
+    """Read an envelope that arrived on `topic`; the payload stays bytes.
+
+    Raises:
+        ProtocolError: `data` is not an envelope.
+    """
+    try:
+        envelope = _decode(data)
+    except msgspec.DecodeError as e:
+        raise ProtocolError(summary=f"a message on topic {topic!r} cannot be read: {e}") from e
+    return Message.from_envelope(envelope, topic, attempt)

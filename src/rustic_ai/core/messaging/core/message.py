@@ -1,0 +1,255 @@
+"""A message: an envelope, and a payload that stays bytes until somebody wants it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from rustic_ai.core.messaging.core.message_id import GemstoneID, id_time_ms
+from rustic_ai.core.messaging.core.payload import Encoding, decode_payload, encode_payload
+from rustic_ai.core.messaging.core.priority import Priority
+
+JsonDict = dict[str, Any]
+
+
+class MessageConstants:
+    """Names with a meaning of their own in messages."""
+
+    RAW_JSON_FORMAT = "generic_json"
+
+
+class AgentTag(msgspec.Struct, frozen=True, array_like=True):
+    """Who: an agent's id, and its name where known."""
+
+    id: str | None = None
+    name: str | None = None
+
+
+class Envelope(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What travels. New fields go to the end and have a default: old readers ignore them."""
+
+    id: int
+    sender: AgentTag
+    topics: tuple[str, ...]
+    format: str
+    encoding: Encoding
+    payload: bytes
+    in_response_to: int | None = None
+    thread: tuple[int, ...] = ()
+    recipients: tuple[AgentTag, ...] = ()
+    ttl: float | None = None
+    is_error: bool = False
+    traceparent: str | None = None
+
+
+class Message:
+    """A message as agents see it: immutable, its payload decoded on first use.
+
+    Args:
+        id_obj: the id, from `GemstoneGenerator.get_id`; its priority is the message's.
+        sender: who sends it.
+        topics: a topic, or several; the message is stored once in each.
+        payload: a dict of what JSON can hold (and bytes), or a pydantic model.
+        format: what the payload is; a model's is its qualified class name.
+        priority: only to state what the id says already.
+        recipient_list: agents that are tagged; others may ignore the message.
+        in_response_to: id of the message that this one answers.
+        thread: ids of the threads it belongs to, the innermost last; default its own id.
+        ttl: seconds from its making after which nobody wants it any more.
+        is_error_message: the payload describes a failure.
+        traceparent: W3C trace context.
+
+    Raises:
+        ValueError: `priority` is not that of the id, no topic is given, or `ttl` is not positive.
+        TypeError: the payload holds a value that a message cannot carry; the text names its path.
+    """
+
+    __slots__ = ("_envelope", "_payload", "attempt", "topic_published_to")
+
+    def __init__(
+        self,
+        *,
+        id_obj: GemstoneID,
+        sender: AgentTag,
+        topics: str | Sequence[str],
+        payload: Any,
+        format: str = MessageConstants.RAW_JSON_FORMAT,  # noqa: A002 - the field's name
+        priority: Priority | None = None,
+        recipient_list: Sequence[AgentTag] = (),
+        in_response_to: int | None = None,
+        thread: Sequence[int] | None = None,
+        ttl: float | None = None,
+        is_error_message: bool = False,
+        traceparent: str | None = None,
+    ) -> None:
+        names = (topics,) if isinstance(topics, str) else tuple(topics)
+        if not names or not all(names):
+            raise ValueError("a message needs at least one topic, and none may be empty")
+        if priority is not None and priority != id_obj.priority:
+            raise ValueError(
+                f"the id says priority {id_obj.priority.name}, not {Priority(priority).name}: "
+                "the priority is part of the id, so make the id with get_id(priority)"
+            )
+        if ttl is not None and not ttl > 0:
+            raise ValueError(f"ttl is in seconds and must be positive, not {ttl}")
+        encoding, body = encode_payload(payload)
+        self._envelope = Envelope(
+            id=id_obj.value,
+            sender=sender,
+            topics=names,
+            format=format,
+            encoding=encoding,
+            payload=body,
+            in_response_to=in_response_to,
+            thread=tuple(thread) if thread else (id_obj.value,),
+            recipients=tuple(recipient_list),
+            ttl=ttl,
+            is_error=is_error_message,
+            traceparent=traceparent,
+        )
+        self._payload: Any = None
+        self.topic_published_to: str | None = None
+        self.attempt = 1
+
+    @classmethod
+    def from_envelope(cls, envelope: Envelope, topic: str | None, attempt: int = 1) -> Message:
+        """Wrap an envelope that arrived on `topic`, for the `attempt`-th time."""
+        message = cls.__new__(cls)
+        message._envelope = envelope  # noqa: SLF001 - an alternative constructor
+        message._payload = None  # noqa: SLF001
+        message.topic_published_to = topic
+        message.attempt = attempt
+        return message
+
+    @property
+    def envelope(self) -> Envelope:
+        """The part that travels."""
+        return self._envelope
+
+    @property
+    def id(self) -> int:
+        """The sortable 64-bit id."""
+        return self._envelope.id
+
+    @property
+    def id_obj(self) -> GemstoneID:
+        """The id as an object that can be taken apart."""
+        return GemstoneID(self._envelope.id)
+
+    @property
+    def priority(self) -> Priority:
+        """Urgency, as the id says."""
+        return self.id_obj.priority
+
+    @property
+    def timestamp(self) -> int:
+        """When it was made, in milliseconds since 1970-01-01 UTC."""
+        return id_time_ms(self._envelope.id)
+
+    @property
+    def sender(self) -> AgentTag:
+        """Who sent it."""
+        return self._envelope.sender
+
+    @property
+    def topics(self) -> tuple[str, ...]:
+        """The topics it was sent to."""
+        return self._envelope.topics
+
+    @property
+    def format(self) -> str:
+        """What the payload is."""
+        return self._envelope.format
+
+    @property
+    def payload(self) -> JsonDict:
+        """The payload as a dict; decoded once, then kept. Treat it as read-only."""
+        if self._payload is None:
+            self._payload = decode_payload(self._envelope.encoding, self._envelope.payload)
+        found: JsonDict = self._payload
+        return found
+
+    @property
+    def in_response_to(self) -> int | None:
+        """Id of the message that this one answers."""
+        return self._envelope.in_response_to
+
+    @property
+    def thread(self) -> tuple[int, ...]:
+        """Ids of the threads it belongs to, the innermost last."""
+        return self._envelope.thread
+
+    @property
+    def root_thread_id(self) -> int:
+        """Id of the outermost thread: of the message that began the conversation."""
+        return self._envelope.thread[0] if self._envelope.thread else self._envelope.id
+
+    @property
+    def current_thread_id(self) -> int:
+        """Id of the innermost thread."""
+        return self._envelope.thread[-1] if self._envelope.thread else self._envelope.id
+
+    @property
+    def recipient_list(self) -> tuple[AgentTag, ...]:
+        """Agents that are tagged."""
+        return self._envelope.recipients
+
+    @property
+    def ttl(self) -> float | None:
+        """Seconds from its making after which nobody wants it any more."""
+        return self._envelope.ttl
+
+    @property
+    def is_error_message(self) -> bool:
+        """Whether the payload describes a failure."""
+        return self._envelope.is_error
+
+    @property
+    def traceparent(self) -> str | None:
+        """W3C trace context."""
+        return self._envelope.traceparent
+
+    def is_expired(self, now_ms: float) -> bool:
+        """Say whether its time to live is over; `now_ms` since 1970-01-01 UTC."""
+        ttl = self._envelope.ttl
+        return ttl is not None and now_ms > id_time_ms(self._envelope.id) + ttl * 1000
+
+    def is_tagged(self, agent_id: str, agent_name: str) -> bool:
+        """Say whether an agent is among the recipients, by id or by name."""
+        return any(
+            tag.id == agent_id or (tag.id is None and tag.name == agent_name)
+            for tag in self._envelope.recipients
+        )
+
+    def to_dict(self) -> Mapping[str, Any]:
+        """Return everything as plain data, for logs and JSON."""
+        envelope = self._envelope
+        return {
+            "id": envelope.id,
+            "timestamp": self.timestamp,
+            "priority": self.priority.name,
+            "sender": {"id": envelope.sender.id, "name": envelope.sender.name},
+            "topics": list(envelope.topics),
+            "topic_published_to": self.topic_published_to,
+            "format": envelope.format,
+            "payload": self.payload,
+            "in_response_to": envelope.in_response_to,
+            "thread": list(envelope.thread),
+            "recipient_list": [{"id": t.id, "name": t.name} for t in envelope.recipients],
+            "ttl": envelope.ttl,
+            "is_error_message": envelope.is_error,
+            "traceparent": envelope.traceparent,
+            "attempt": self.attempt,
+        }
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Message) and other._envelope == self._envelope
+
+    def __hash__(self) -> int:
+        return hash(self._envelope.id)
+
+    def __repr__(self) -> str:
+        e = self._envelope
+        return f"<Message {e.id} {e.format!r} from {e.sender.name!r} to {', '.join(e.topics)}>"

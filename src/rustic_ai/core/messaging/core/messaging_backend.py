@@ -1,0 +1,114 @@
+"""The contract of everything that carries and keeps messages."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from rustic_ai.core.messaging.core.message import Message
+from rustic_ai.core.messaging.core.stop_signal import StopSignal
+
+MessageHandler = Callable[[Message], None]
+
+
+class MessagingBackend(ABC):
+    """Stores messages by topic and pushes them to subscribers.
+
+    A topic is an opaque name, unique over all namespaces (`MessagingInterface` puts the namespace
+    in front). A backend object is one connection to the store; the objects of other processes
+    with the same configuration see the same messages, where the backend reaches across processes.
+
+    Order: a topic keeps messages in the order in which it accepted them, and one sender's
+    messages in the order in which they were sent. History and subscribers see that order.
+
+    Threads: every method may be called from any thread, and from inside a handler. Handlers of one
+    object never run at the same time as each other.
+
+    Time to live: an expired message is neither delivered nor listed.
+
+    After `cleanup` every method but `cleanup` raises `BackendClosedError`. When the store is gone
+    they raise `BackendUnavailableError`; none blocks for ever.
+    """
+
+    @abstractmethod
+    def store_message(self, namespace: str, topic: str, message: Message) -> None:
+        """Append `message` to `topic`, and push it to the subscribers.
+
+        Returns when the store has accepted it: whoever asks from then on sees it.
+
+        Raises:
+            MessageTooLargeError: nothing was stored, and the backend goes on working.
+            BackendUnavailableError: the store is gone.
+            BackendClosedError: after `cleanup`.
+        """
+
+    @abstractmethod
+    def get_messages_for_topic(self, topic: str) -> list[Message]:
+        """Return the whole history of `topic`, oldest first; an unknown topic has none."""
+
+    @abstractmethod
+    def get_messages_for_topic_since(self, topic: str, msg_id: int) -> list[Message]:
+        """Return what `topic` accepted after the message `msg_id`, oldest first.
+
+        Where `msg_id` is not in the history (0, or trimmed away), its time decides: all messages
+        made later than it are returned.
+        """
+
+    @abstractmethod
+    def get_next_message_for_topic_since(self, topic: str, msg_id: int) -> Message | None:
+        """Return the first message of `get_messages_for_topic_since`, or None."""
+
+    @abstractmethod
+    def get_messages_by_id(self, namespace: str, msg_ids: Sequence[int]) -> list[Message]:
+        """Return the messages of `namespace` with these ids, in the order of `msg_ids`.
+
+        Unknown ids are left out; a message that stands in several topics is returned once.
+        """
+
+    @abstractmethod
+    def subscribe(self, topic: str, handler: MessageHandler, *, subscriber: str = "") -> None:
+        """Have `handler` called with every message that `topic` accepts from now on.
+
+        Returns when the store has taken the subscription: a message accepted after that is
+        delivered. `subscriber` names whom it is for; each name has its own place in the topic, so
+        several may subscribe to one topic through one object. Subscribing again under the same
+        name replaces the handler. A message counts as delivered when its handler has returned. An
+        exception in a handler is logged with its traceback and does not end the subscription.
+
+        Handlers run once `start` or `serve` was called; what arrives before waits.
+        """
+
+    @abstractmethod
+    def unsubscribe(self, topic: str, *, subscriber: str = "") -> None:
+        """End a subscription; not an error where there is none. The handler is not called again."""
+
+    @abstractmethod
+    def load_subscribers(self, namespace: str) -> dict[str, list[str]]:
+        """Return topic -> names of its subscribers, over all processes, for one namespace."""
+
+    @abstractmethod
+    def supports_subscription(self) -> bool:
+        """Say whether messages are pushed; otherwise readers have to ask for history."""
+
+    @abstractmethod
+    def start(self) -> None:
+        """Deliver on a thread of the backend's own until `cleanup`; for programs. Idempotent."""
+
+    @abstractmethod
+    def serve(self, stop: StopSignal) -> None:
+        """Deliver on the calling thread until `stop` is set; for agent processes.
+
+        Returns between two messages; what was not handled stays undelivered.
+
+        Raises:
+            BackendUnavailableError: the store went away meanwhile.
+        """
+
+    def settings_for_agents(self) -> dict[str, Any]:
+        """Return the configuration keys that differ for agents which join this store."""
+        return {}
+
+    @abstractmethod
+    def cleanup(self) -> None:
+        """End all subscriptions and give everything back: threads, sockets, helpers. Idempotent."""

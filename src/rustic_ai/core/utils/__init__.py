@@ -1,0 +1,1 @@
+"""Import paths that users of this field already write."""

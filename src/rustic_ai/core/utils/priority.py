@@ -1,0 +1,5 @@
+"""How urgent a message is."""
+
+from rustic_ai.core.messaging.core.priority import Priority
+
+__all__ = ["Priority"]
