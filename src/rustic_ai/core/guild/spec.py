@@ -1,0 +1,157 @@
+"""Frozen, validated descriptions of agents and guilds: what crosses process borders."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from rustic_ai.core.guild.topics import GuildTopics
+from rustic_ai.core.messaging.core.messaging_config import MessagingConfig
+
+Name = Annotated[str, Field(min_length=1, max_length=256)]
+Topic = Annotated[str, Field(min_length=1, max_length=256)]
+
+
+def new_id() -> str:
+    """Make an id for an agent or a guild that was given none."""
+    return secrets.token_hex(8)
+
+
+class _Description(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class BaseAgentProps(BaseModel):
+    """Base of an agent's typed properties; frozen, and unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DependencySpec(_Description):
+    """How an agent gets one of its dependencies: a resolver class that runs beside it, or a value.
+
+    Exactly one of `class_name` and `value` is given; `properties` go with `class_name`.
+    """
+
+    class_name: Name | None = Field(
+        default=None, description="DependencyResolver class that makes the object in the agent."
+    )
+    properties: dict[str, Any] = Field(
+        default_factory=dict, description="Keyword arguments of the resolver class."
+    )
+    value: Any = Field(default=None, description="The object itself; must pickle.")
+
+    @model_validator(mode="after")
+    def _one_way(self) -> DependencySpec:
+        if self.class_name is not None and self.is_value:
+            raise ValueError("give either class_name or value, not both")
+        if self.class_name is None and not self.is_value:
+            raise ValueError("give class_name (a DependencyResolver) or value")
+        if self.is_value and self.properties:
+            raise ValueError("properties go with class_name, not with value")
+        return self
+
+    @property
+    def is_value(self) -> bool:
+        """Whether the object itself is given."""
+        return "value" in self.model_fields_set
+
+    @classmethod
+    def of(cls, value: Any) -> DependencySpec:
+        """Take a description, or wrap a value."""
+        return value if isinstance(value, DependencySpec) else cls(value=value)
+
+
+class ResourceSpec(_Description):
+    """What an agent needs where an engine can place it (Ray); ignored on one machine."""
+
+    num_cpus: Annotated[float, Field(ge=0)] | None = None
+    num_gpus: Annotated[float, Field(ge=0)] | None = None
+    custom: dict[str, float] = Field(default_factory=dict)
+
+
+class AgentSpec(_Description):
+    """One agent: what it is, what it is given, and what it listens to."""
+
+    id: Name = Field(default_factory=new_id, description="Unique in the guild; made when missing.")
+    name: Name = Field(description="What people call it.")
+    description: str = Field(default="", description="What it is for.")
+    class_name: Name = Field(description="Agent class: 'package.module.Class'.")
+    properties: dict[str, Any] = Field(
+        default_factory=dict, description="Its typed properties, checked by the class."
+    )
+    additional_topics: tuple[Topic, ...] = Field(
+        default=(), description="Topics to listen to beside the default one."
+    )
+    listen_to_default_topic: bool = Field(
+        default=True, description="Whether it receives what is sent to everybody."
+    )
+    act_only_when_tagged: bool = Field(
+        default=False, description="Whether it ignores messages that do not name it."
+    )
+    dependency_map: dict[Name, DependencySpec] = Field(
+        default_factory=dict, description="Dependencies of its own; they go before the guild's."
+    )
+    resources: ResourceSpec = Field(
+        default_factory=ResourceSpec, description="What it needs where it can be placed."
+    )
+
+    @property
+    def subscribed_topics(self) -> list[str]:
+        """Every topic it listens to, its inbox and the guild's system topic among them."""
+        topics = [
+            GuildTopics.get_agent_inbox(self.id),
+            GuildTopics.SYSTEM_TOPIC,
+            *(GuildTopics.DEFAULT_TOPICS if self.listen_to_default_topic else ()),
+            *self.additional_topics,
+        ]
+        return list(dict.fromkeys(topics))
+
+
+class GuildProperties(_Description):
+    """How a guild runs."""
+
+    execution_engine: Name = Field(
+        default="multiprocess",
+        description="'multiprocess', 'sync', or the name of an ExecutionEngine class.",
+    )
+    max_processes: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, description="Limit of the multiprocess engine; default: enough for `agents`."
+    )
+    messaging: MessagingConfig | None = Field(
+        default=None, description="How messages travel; default: the embedded server."
+    )
+
+
+class GuildSpec(_Description):
+    """A guild: its agents, what they share, and how it runs."""
+
+    id: Name = Field(default_factory=new_id, description="Names its topics on a shared server.")
+    name: Name = Field(default="guild", description="What people call it.")
+    description: str = Field(default="", description="What it is for.")
+    properties: GuildProperties = Field(default_factory=GuildProperties)
+    agents: tuple[AgentSpec, ...] = Field(default=(), description="In the order of their start.")
+    dependency_map: dict[Name, DependencySpec] = Field(
+        default_factory=dict, description="Dependencies that all agents share."
+    )
+
+    @field_validator("agents")
+    @classmethod
+    def _unique_ids(cls, agents: tuple[AgentSpec, ...]) -> tuple[AgentSpec, ...]:
+        for duplicate in duplicate_ids([agent.id for agent in agents]):
+            raise ValueError(f"several agents have the id {duplicate!r}")
+        return agents
+
+
+def duplicate_ids(ids: Sequence[str]) -> list[str]:
+    """Return the ids that stand in the list more than once, each once, in order."""
+    seen: set[str] = set()
+    twice: dict[str, None] = {}
+    for item in ids:
+        if item in seen:
+            twice[item] = None
+        seen.add(item)
+    return list(twice)
