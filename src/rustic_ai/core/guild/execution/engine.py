@@ -1,0 +1,156 @@
+"""The contract of everything that runs agents."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Self
+
+from rustic_ai.core.guild.execution.stats import ExitReport
+from rustic_ai.core.guild.spec import AgentSpec, GuildSpec
+from rustic_ai.core.messaging.core.messaging_config import MessagingConfig
+from rustic_ai.core.messaging.core.messaging_interface import MessagingInterface
+
+logger = logging.getLogger(__name__)
+
+ExitListener = Callable[[ExitReport], None]
+MessagingSource = Callable[[], MessagingInterface]
+
+
+class ExecutionEngine(ABC):
+    """Runs agents, and answers for them.
+
+    An agent is known by (guild id, agent id). It stays listed after its death, until it is
+    stopped, launched again or cleaned up. Every method may be called from any thread. Asking
+    about or stopping an unknown agent is not an error. After `shutdown`, `run_agent` raises
+    `EngineClosedError`; queries tell of no agents.
+
+    Args:
+        guild_id: the guild that this engine serves.
+        organization_id: passed to dependency resolvers.
+    """
+
+    def __init__(self, guild_id: str, organization_id: str = "") -> None:
+        self.guild_id = guild_id
+        self.organization_id = organization_id
+        self._exit_listeners: list[ExitListener] = []
+        self._own_messaging: dict[str, MessagingInterface] = {}
+        self._messaging_lock = threading.Lock()
+
+    @abstractmethod
+    def run_agent(
+        self,
+        guild_spec: GuildSpec,
+        agent_spec: AgentSpec,
+        messaging_config: MessagingConfig | dict[str, Any],
+        machine_id: int = 0,
+        *,
+        messaging: MessagingSource | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Start an agent, and return when it is built, subscribed and ready.
+
+        A message that is published after this returns is received.
+
+        Args:
+            guild_spec: its guild: id and shared dependencies.
+            agent_spec: the agent.
+            messaging_config: how it joins the messages of the guild.
+            machine_id: accepted because callers pass one; ids need none (`message_id`).
+            messaging: gives the guild's open messages, called once the agent was found right.
+                Without it the engine opens them itself, and closes them at `shutdown`.
+            kwargs: for engines with more settings.
+
+        Raises:
+            SpecError: class, properties or dependencies are wrong; nothing was started.
+            NotPicklableError: it cannot travel to where it would run; nothing was started.
+            DuplicateAgentError: it already runs.
+            ProcessLimitError: the engine runs as many as it may.
+            AgentStartError: it did not become ready; with the traceback from where it ran.
+            EngineClosedError: after `shutdown`.
+        """
+
+    @abstractmethod
+    def stop_agent(self, guild_id: str, agent_id: str) -> None:
+        """End an agent and take it off the list; returns when it is gone."""
+
+    @abstractmethod
+    def shutdown(self, timeout: float | None = None) -> None:
+        """End all agents, all at once under one deadline, and give everything back. Idempotent."""
+
+    @abstractmethod
+    def get_agents_in_guild(self, guild_id: str) -> dict[str, AgentSpec]:
+        """Return agent id -> spec of all listed agents, dead ones included; changes nothing."""
+
+    @abstractmethod
+    def is_agent_running(self, guild_id: str, agent_id: str) -> bool:
+        """Say whether the agent is ready and alive."""
+
+    @abstractmethod
+    def get_process_info(self, guild_id: str, agent_id: str) -> dict[str, Any]:
+        """Return the fields of `ProcessInfo`; an empty dict for an unknown agent."""
+
+    @abstractmethod
+    def get_engine_stats(self) -> dict[str, Any]:
+        """Return the fields of `EngineStats`."""
+
+    @abstractmethod
+    def cleanup_dead_processes(self) -> list[AgentSpec]:
+        """Give back what dead agents still hold; they stay listed. Returns their specs."""
+
+    def find_agents_by_name(self, guild_id: str, agent_name: str) -> list[AgentSpec]:
+        """Return the listed agents of that name; names need not be unique."""
+        agents = self.get_agents_in_guild(guild_id).values()
+        return [spec for spec in agents if spec.name == agent_name]
+
+    @abstractmethod
+    def terminate(self) -> None:
+        """Press a running `shutdown` on: tell every agent's process to end now (SIGTERM)."""
+
+    @abstractmethod
+    def kill(self) -> None:
+        """Press a running `shutdown` on: end every agent's process (SIGKILL)."""
+
+    def add_exit_listener(self, listener: ExitListener) -> None:
+        """Have `listener` called, on a thread of the engine's, with the report of every end."""
+        self._exit_listeners.append(listener)
+
+    def _messaging(
+        self, guild_id: str, config: MessagingConfig, source: MessagingSource | None
+    ) -> MessagingInterface:
+        """Return the messages of the caller, or open our own."""
+        if source is not None:
+            return source()
+        with self._messaging_lock:
+            if guild_id not in self._own_messaging:
+                self._own_messaging[guild_id] = MessagingInterface(guild_id, config)
+                self._own_messaging[guild_id].start()
+            return self._own_messaging[guild_id]
+
+    def _close_own_messaging(self) -> None:
+        with self._messaging_lock:
+            opened = list(self._own_messaging.values())
+            self._own_messaging.clear()
+        for messaging in opened:
+            messaging.close()
+
+    def _tell_exit(self, report: ExitReport) -> None:
+        for listener in list(self._exit_listeners):
+            try:
+                listener(report)
+            except Exception:
+                logger.exception("a listener failed on the exit of %s", report.agent_name)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.shutdown()
