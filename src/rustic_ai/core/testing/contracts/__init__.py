@@ -1,0 +1,1 @@
+"""What every backend and every engine promises, as test classes to inherit from."""

@@ -1,0 +1,87 @@
+"""Notices what a test, or a program, left behind."""
+
+from __future__ import annotations
+
+import gc
+import os
+import secrets
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+MARK_VARIABLE = "RUSTIC_TEST_MARK"
+
+
+@dataclass(frozen=True, slots=True)
+class Traces:
+    """What a program holds at one moment, beside memory."""
+
+    processes: Mapping[int, str]
+    threads: frozenset[str]
+    descriptors: int
+    files: frozenset[str]
+
+
+@dataclass(slots=True)
+class LeakCheck:
+    """Compares what there is with what there was; all processes of a marked program are found.
+
+    Construct it before anything is started: it marks the environment, which every process that
+    is started from here inherits, whoever its parent is by then.
+
+    Args:
+        directories: where files must not stay, beside the place of shared memory.
+    """
+
+    directories: tuple[Path, ...] = ()
+    mark: str = field(default_factory=lambda: secrets.token_hex(8))
+
+    def __post_init__(self) -> None:
+        os.environ[MARK_VARIABLE] = self.mark
+
+    def look(self) -> Traces:
+        """Return what there is now."""
+        places = (Path("/dev/shm"), *self.directories)  # noqa: S108 - looked at, not written to
+        files = {str(f) for place in places if place.is_dir() for f in place.rglob("*")}
+        return Traces(
+            processes=self._processes(),
+            threads=frozenset(thread.name for thread in threading.enumerate()),
+            descriptors=psutil.Process().num_fds(),
+            files=frozenset(files),
+        )
+
+    def _processes(self) -> dict[int, str]:
+        found = {}
+        for process in psutil.process_iter():
+            try:
+                if process.pid != os.getpid() and self._is_ours(process):
+                    found[process.pid] = f"{process.status()} {' '.join(process.cmdline())[:200]}"
+            except (psutil.NoSuchProcess, psutil.AccessDenied):
+                continue
+        return found
+
+    def _is_ours(self, process: psutil.Process) -> bool:
+        if process.status() == psutil.STATUS_ZOMBIE:  # has no environment any more
+            return process.ppid() == os.getpid()
+        return process.environ().get(MARK_VARIABLE) == self.mark
+
+    def left_behind(self, before: Traces, timeout: float = 2.0) -> list[str]:
+        """Wait up to `timeout` seconds for everything new to go; return what stays, in words."""
+        deadline = time.monotonic() + timeout
+        while (left := self._difference(before)) and time.monotonic() < deadline:
+            gc.collect()
+            time.sleep(0.01)
+        return left
+
+    def _difference(self, before: Traces) -> list[str]:
+        now = self.look()
+        left = [f"process {p}: {c}" for p, c in now.processes.items() if p not in before.processes]
+        left += [f"thread {name}" for name in sorted(now.threads - before.threads)]
+        left += [f"file {name}" for name in sorted(now.files - before.files)]
+        if now.descriptors > before.descriptors:
+            left.append(f"{now.descriptors - before.descriptors} file descriptors")
+        return left

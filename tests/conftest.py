@@ -1,0 +1,44 @@
+"""Every test runs in a runtime directory of its own, and fails if it leaves anything behind."""
+
+from __future__ import annotations
+
+import os
+import socket
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from rustic_ai.core.messaging.core.message_id import GemstoneGenerator
+from rustic_ai.core.settings import RUNTIME_DIR_VARIABLE
+from rustic_ai.core.testing.leaks import LeakCheck
+
+
+@pytest.fixture(scope="session", autouse=True)
+def leak_check() -> Iterator[LeakCheck]:
+    """Mark this session's processes, and look once more when all tests are through."""
+    with tempfile.TemporaryDirectory(prefix="rustic-tests-") as runtime:
+        os.environ[RUNTIME_DIR_VARIABLE] = runtime
+        GemstoneGenerator().get_id()  # leases the machine number, which is held for good
+        check = LeakCheck(directories=(Path(runtime),))
+        before = check.look()
+        yield check
+        assert check.left_behind(before) == []
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left(leak_check: LeakCheck) -> Iterator[None]:
+    """Fail a test that leaves a process, thread, descriptor or file."""
+    before = leak_check.look()
+    yield
+    assert leak_check.left_behind(before) == [], "the test left this behind"
+
+
+@pytest.fixture
+def free_port() -> int:
+    """Give a TCP port of this machine that nobody listens on."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port

@@ -1,0 +1,150 @@
+"""Agents that die, hang or refuse, and programs that do: nothing hangs, nothing stays."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+
+import psutil
+import pytest
+from rustic_ai.core.testing.waiting import wait_until
+from tests.support import NO_MESSAGES, embedded, spec_of, start_program
+
+from rustic_ai.core.errors import AgentStartError, BackendUnavailableError, GuildFailedError
+from rustic_ai.core.guild import Guild
+from rustic_ai.core.guild.execution import MultiProcessExecutionEngine
+from rustic_ai.core.guild.topics import GuildTopics
+from rustic_ai.core.testing.agents import (
+    DyingAgent,
+    ExitingAgent,
+    HangingAgent,
+    MultiplyingAgent,
+    Number,
+)
+
+
+@pytest.fixture
+def engine() -> Iterator[MultiProcessExecutionEngine]:
+    with MultiProcessExecutionEngine("g", max_processes=3, stop_timeout=0.5) as engine:
+        yield engine
+
+
+@pytest.fixture
+def guild(engine: MultiProcessExecutionEngine, free_port: int) -> Iterator[Guild]:
+    with Guild("g", engine, embedded(free_port)) as guild:
+        guild.launch_agent(spec_of(MultiplyingAgent, "bystander", factor=3))
+        yield guild
+
+
+def ask_bystander(guild: Guild) -> int:
+    """Return what the undisturbed agent answers to 1."""
+    inbox = GuildTopics.get_agent_inbox("bystander")
+    value: int = guild.request(Number(value=1), inbox).payload["value"]
+    return value
+
+
+def test_a_killed_agent_stays_listed_and_can_come_back(
+    guild: Guild, engine: MultiProcessExecutionEngine
+) -> None:
+    """After `kill -9` the agent is listed as dead with its exit code, and can be launched again."""
+    spec = spec_of(MultiplyingAgent, "victim")
+    guild.launch_agent(spec)
+    os.kill(guild.get_process_info("victim")["pid"], signal.SIGKILL)
+    wait_until(lambda: not engine.is_agent_running("g", "victim"))
+    assert "victim" in engine.get_agents_in_guild("g")
+    info = engine.get_process_info("g", "victim")
+    assert (info["is_alive"], info["exitcode"], info["status"]) == (False, -9, "EXITED")
+    assert "SIGKILL" in info["last_exit"]
+    stats = engine.get_engine_stats()
+    assert (stats["total_agents"], stats["owned_agents_count"]) == (2, 1)
+    assert engine.cleanup_dead_processes() == [spec]
+    assert ask_bystander(guild) == 3
+    guild.launch_agent(spec)
+    assert engine.is_agent_running("g", "victim")
+
+
+@pytest.mark.parametrize(("how", "code"), [("os._exit", 5), ("exit", 4)])
+def test_an_agent_that_exits_in_its_handler(
+    guild: Guild, engine: MultiProcessExecutionEngine, how: str, code: int
+) -> None:
+    """Leaving the process in a handler ends that agent alone, and its exit code is told."""
+    guild.launch_agent(spec_of(DyingAgent, "d"))
+    guild.publish({"how": how})
+    with pytest.raises(GuildFailedError, match=f"'d' ended with exit code {code}"):
+        guild.wait(timeout=20)
+    assert engine.get_process_info("g", "d")["exitcode"] == code
+    assert ask_bystander(guild) == 3
+
+
+def test_a_hanging_handler_is_ended_at_the_deadline(guild: Guild) -> None:
+    """An agent that does not stop is killed, and the others are not kept waiting."""
+    guild.launch_agent(spec_of(DyingAgent, "d"))
+    guild.publish({"how": "hang"})
+    assert ask_bystander(guild) == 3
+    began = time.monotonic()
+    guild.remove_agent("d")
+    assert time.monotonic() - began < 10
+    assert ask_bystander(guild) == 3
+
+
+def test_a_constructor_that_hangs_is_given_up(free_port: int) -> None:
+    """A start that takes too long is killed and raised; nothing stays."""
+    with (
+        MultiProcessExecutionEngine("g", start_timeout=1.0) as engine,
+        Guild("g", engine, embedded(free_port)) as guild,
+        pytest.raises(AgentStartError, match="not ready within 1 s"),
+    ):
+        guild.launch_agent(spec_of(HangingAgent, "h"))
+
+
+def test_an_exit_in_the_constructor_keeps_its_code(engine: MultiProcessExecutionEngine) -> None:
+    """`sys.exit(3)` in a constructor is a failed start with exit code 3."""
+    with (
+        Guild("g", engine, NO_MESSAGES) as guild,
+        pytest.raises(AgentStartError) as caught,
+    ):
+        guild.launch_agent(spec_of(ExitingAgent, "e"))
+    assert caught.value.exitcode == 3
+
+
+def test_agents_end_when_their_broker_is_gone(
+    guild: Guild, engine: MultiProcessExecutionEngine
+) -> None:
+    """Without its message server an agent ends with a reason, and the program is told."""
+    (server,) = [
+        child
+        for child in psutil.Process().children()
+        if "server_process" in " ".join(child.cmdline())
+    ]
+    server.kill()
+    wait_until(lambda: not engine.is_agent_running("g", "bystander"))
+    assert engine.get_process_info("g", "bystander")["exitcode"] == 69
+    with pytest.raises(BackendUnavailableError):
+        guild.publish({"how": "exit"})
+
+
+@pytest.mark.parametrize(
+    ("how", "code"), [("return", 0), ("raise", 1), ("exit", 3), ("os._exit", 4)]
+)
+def test_a_program_that_ends_leaves_nothing(free_port: int, how: str, code: int) -> None:
+    """However a program ends without `shutdown`, its agents and its server end too."""
+    with start_program("leaving.py", free_port, how) as program:
+        assert program.stdout is not None
+        pids = [int(pid) for pid in program.stdout.readline().split()]
+        assert program.wait(timeout=20) == code
+    assert len(pids) == 2
+    wait_until(lambda: not any(map(psutil.pid_exists, pids)), timeout=2.5)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_program_that_is_killed_leaves_nothing(free_port: int, number: signal.Signals) -> None:
+    """`kill -9` of a program, or any other deadly signal, takes all that it started with it."""
+    with start_program("leaving.py", free_port, "wait") as program:
+        assert program.stdout is not None
+        pids = [int(pid) for pid in program.stdout.readline().split()]
+        assert len(pids) == 2
+        program.send_signal(number)
+        program.wait(timeout=20)
+    wait_until(lambda: not any(map(psutil.pid_exists, pids)), timeout=2.5)
