@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import select
 import threading
@@ -96,7 +97,7 @@ class InMemoryMessagingBackend(MessagingBackend):
             if message.id == msg_id:
                 return history[index + 1 :]
         made = id_time_ms(msg_id)
-        return [m for m in history if m.timestamp > made]
+        return list(itertools.dropwhile(lambda message: message.timestamp <= made, history))
 
     def get_next_message_for_topic_since(self, topic: str, msg_id: int) -> Message | None:
         """Return the first that came after `msg_id`."""

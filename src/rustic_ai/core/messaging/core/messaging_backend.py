@@ -51,8 +51,8 @@ class MessagingBackend(ABC):
     def get_messages_for_topic_since(self, topic: str, msg_id: int) -> list[Message]:
         """Return what `topic` accepted after the message `msg_id`, oldest first.
 
-        Where `msg_id` is not in the history (0, or trimmed away), its time decides: all messages
-        made later than it are returned.
+        Where `msg_id` is not in the history (0, or trimmed away), its time decides: the answer
+        begins with the first message that was made later.
         """
 
     @abstractmethod

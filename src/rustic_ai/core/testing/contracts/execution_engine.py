@@ -84,7 +84,7 @@ class ExecutionEngineContract:
         """A payload that does not validate reaches no handler and is reported."""
         guild.launch_agent(spec_of(agents.MultiplyingAgent, "m"))
         number = "rustic_ai.core.testing.agents.Number"
-        with pytest.raises(AgentError, match="not a valid rustic_ai.core.testing.agents.Number"):
+        with pytest.raises(AgentError, match=r"not a valid rustic_ai.core.testing.agents.Number"):
             guild.request({"value": "many"}, format=number, timeout=TIMEOUT)
         assert guild.request({"value": 2}, format=number, timeout=TIMEOUT).payload["value"] == 4
 
@@ -192,12 +192,12 @@ class ExecutionEngineContract:
 
     def test_wrong_properties_are_refused(self, guild: Guild) -> None:
         """Properties that the class does not take are refused before anything starts."""
-        with pytest.raises(SpecError, match="properties.facto: Extra inputs"):
+        with pytest.raises(SpecError, match=r"properties\.facto: Extra inputs"):
             guild.launch_agent(spec_of(agents.MultiplyingAgent, "m", facto=3))
 
     def test_missing_dependencies_are_refused(self, guild: Guild) -> None:
         """A key that nobody defines is refused, naming who wants it and what there is."""
-        with pytest.raises(MissingDependencyError, match="DependentAgent.add .* 'offset'"):
+        with pytest.raises(MissingDependencyError, match=r"DependentAgent.add .* 'offset'"):
             guild.launch_agent(spec_of(agents.DependentAgent, "d"))
 
     def test_circular_dependencies_are_refused(self, guild: Guild) -> None:

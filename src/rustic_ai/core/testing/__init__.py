@@ -1,0 +1,1 @@
+"""Help for tests of guilds, engines and backends; public, for users too."""
