@@ -205,10 +205,6 @@ class Driver:
             raise GuildFailedError(guild_id=self._guild_id, endings=[str(event)])
         return event
 
-    def close(self) -> None:
-        """Listen no more; whoever waits for an answer gets none."""
-        self._client.close()
-
 
 def _decoded(model: type[ModelT], message: Message) -> ModelT:
     return model.model_validate(message.payload)

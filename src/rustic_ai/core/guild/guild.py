@@ -260,10 +260,8 @@ class Guild:
             engine.shutdown(timeout)
         with self._lock:
             self._engine_of.clear()
-            driver, self._driver = self._driver, None
+            self._driver = None
             messaging, self._messaging = self._messaging, None
-        if driver is not None:
-            driver.close()
         if messaging is not None:
             messaging.close()
 
