@@ -154,6 +154,7 @@ class EmbeddedMessagingBackend(MessagingBackend):
 
     def unsubscribe(self, topic: str, *, subscriber: str = "") -> None:
         """End a subscription."""
+        self._connection.check()
         number = self._subscriptions.pop((topic, subscriber), None)
         if number is not None:
             self._connection.unsubscribe(number)
@@ -176,6 +177,7 @@ class EmbeddedMessagingBackend(MessagingBackend):
 
     def start(self) -> None:
         """Deliver on a thread of this object's."""
+        self._connection.check()
         with self._lock:
             if self._thread is None:
                 name = f"rustic-messaging-{self._port}"

@@ -211,6 +211,7 @@ class ServerConnection:
 
     def replace_handler(self, number: int, handler: FrameHandler) -> None:
         """Give a subscription another handler."""
+        self.check()
         with self._state:
             self._subscriptions[number].handler = handler
 
@@ -239,6 +240,18 @@ class ServerConnection:
                 self._reader = None
                 self._state.notify_all()
 
+    def check(self) -> None:
+        """Raise if the connection was closed or lost.
+
+        Raises:
+            BackendClosedError: it was closed.
+            BackendUnavailableError: the server is gone.
+        """
+        if self._closed:
+            raise BackendClosedError
+        if self._lost is not None:
+            raise BackendUnavailableError(address=self._address, reason=self._lost)
+
     def close(self) -> None:
         """Say goodbye; every call from now on is refused. Idempotent."""
         with self._state:
@@ -260,7 +273,7 @@ class ServerConnection:
             self._send_locked(frame)
 
     def _send_locked(self, frame: bytes) -> None:
-        self._check()
+        self.check()
         try:
             self._socket.sendall(frame)
         except OSError as e:
@@ -295,7 +308,7 @@ class ServerConnection:
             with self._state:
                 if done():
                     return
-                self._check()
+                self.check()
                 left = deadline - time.monotonic()
                 if left <= 0:
                     raise self._lose("it does not answer")
@@ -314,7 +327,7 @@ class ServerConnection:
 
     def _read(self, timeout: float | None, stop: StopSignal | None = None) -> None:
         """Wait for bytes, or `stop`, and take in what is complete. By the reader only."""
-        self._check()
+        self.check()
         sources: list[StopSignal | socket.socket] = [self._socket]
         if stop is not None:
             sources.append(stop)
@@ -382,12 +395,6 @@ class ServerConnection:
         for subscription in due:
             subscription.acked = subscription.handled
             self._send(pack(Op.ACK, aux=subscription.number, id=subscription.acked))
-
-    def _check(self) -> None:
-        if self._closed:
-            raise BackendClosedError
-        if self._lost is not None:
-            raise BackendUnavailableError(address=self._address, reason=self._lost)
 
     def _lose(self, reason: str) -> Exception:
         """Note that the connection is lost, and return the error to raise."""
