@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from rustic_ai.core.guild import Agent, AgentBuilder, AgentSpec
 from rustic_ai.core.messaging.backend.embedded_backend import create_embedded_messaging_config
 
@@ -48,3 +50,11 @@ def run_program(name: str, *arguments: object, timeout: float = 40.0) -> str:
         out, err = process.communicate(timeout=timeout)
     assert process.returncode == 0, err
     return out
+
+
+def is_running(pid: int) -> bool:
+    """Say whether a process runs; one that has ended and waits for init to collect it does not."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

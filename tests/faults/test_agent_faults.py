@@ -9,8 +9,7 @@ from collections.abc import Iterator
 
 import psutil
 import pytest
-from rustic_ai.core.testing.waiting import wait_until
-from tests.support import NO_MESSAGES, embedded, spec_of, start_program
+from tests.support import NO_MESSAGES, embedded, is_running, spec_of, start_program
 
 from rustic_ai.core.errors import AgentStartError, BackendUnavailableError, GuildFailedError
 from rustic_ai.core.guild import Guild
@@ -23,6 +22,7 @@ from rustic_ai.core.testing.agents import (
     MultiplyingAgent,
     Number,
 )
+from rustic_ai.core.testing.waiting import wait_until
 
 
 @pytest.fixture
@@ -135,7 +135,7 @@ def test_a_program_that_ends_leaves_nothing(free_port: int, how: str, code: int)
         pids = [int(pid) for pid in program.stdout.readline().split()]
         assert program.wait(timeout=20) == code
     assert len(pids) == 2
-    wait_until(lambda: not any(map(psutil.pid_exists, pids)), timeout=2.5)
+    wait_until(lambda: not any(map(is_running, pids)), timeout=2)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
@@ -147,4 +147,4 @@ def test_a_program_that_is_killed_leaves_nothing(free_port: int, number: signal.
         assert len(pids) == 2
         program.send_signal(number)
         program.wait(timeout=20)
-    wait_until(lambda: not any(map(psutil.pid_exists, pids)), timeout=2.5)
+    wait_until(lambda: not any(map(is_running, pids)), timeout=2)

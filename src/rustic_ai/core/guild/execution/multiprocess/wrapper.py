@@ -35,7 +35,7 @@ class Deadlines:
     """From being asked to stop to SIGTERM."""
     term: float = 1.0
     """From SIGTERM to SIGKILL."""
-    orphan: float = 1.0
+    orphan: float = 0.5
     """From the end of the engine to the end of its agents."""
 
 
