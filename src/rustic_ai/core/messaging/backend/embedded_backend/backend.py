@@ -11,8 +11,9 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rustic_ai.core.errors import BackendUnavailableError, MessagingConfigError, ProtocolError
-from rustic_ai.core.messaging.backend.embedded_backend.client import FrameHandler, ServerConnection
+from rustic_ai.core.messaging.backend.embedded_backend.client import ServerConnection
 from rustic_ai.core.messaging.backend.embedded_backend.config import EMBEDDED_SERVER_PORT
+from rustic_ai.core.messaging.backend.embedded_backend.inbox import FrameHandler
 from rustic_ai.core.messaging.backend.embedded_backend.protocol import (
     Frame,
     Query,

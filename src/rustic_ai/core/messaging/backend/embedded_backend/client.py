@@ -16,7 +16,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 from rustic_ai.core.errors import (
     BackendClosedError,
@@ -25,6 +24,7 @@ from rustic_ai.core.errors import (
     PortTakenError,
     ProtocolError,
 )
+from rustic_ai.core.messaging.backend.embedded_backend.inbox import FrameHandler, Inbox
 from rustic_ai.core.messaging.backend.embedded_backend.protocol import (
     FROM_NOW,
     HEADER_SIZE,
@@ -53,29 +53,6 @@ WINDOW = 4096
 _RECEIVE = 256 << 10
 _LARGEST_ANSWER = 1 << 30
 
-FrameHandler = Callable[[Frame], None]
-
-
-@dataclass(slots=True, eq=False)
-class _Subscription:
-    """A subscription as its client sees it; positions are those of the topic."""
-
-    number: int
-    handler: FrameHandler
-    confirmed: bool = False
-    handled: int = 0
-    """Position after the last message whose handler has returned."""
-    acked: int = 0
-
-
-@dataclass(slots=True)
-class _Run:
-    """The messages that follow a DELIVER frame."""
-
-    subscription: _Subscription | None = None
-    position: int = 0
-    left: int = 0
-
 
 class ServerConnection:
     """Publishes, subscribes and asks. Safe from any thread, and from inside handlers."""
@@ -93,9 +70,7 @@ class ServerConnection:
         self._sent = self._accepted = 0
         self._requests = itertools.count(1)
         self._answers: dict[int, deque[Frame]] = {}
-        self._subscriptions: dict[int, _Subscription] = {}
-        self._run = _Run()
-        self._deliveries: deque[tuple[_Subscription, int, Frame]] = deque()
+        self._inbox = Inbox()
 
     @classmethod
     def open(cls, host: str, port: int) -> ServerConnection:
@@ -192,9 +167,8 @@ class ServerConnection:
     def subscribe(self, topic: int, subscriber: str, handler: FrameHandler) -> int:
         """Have `handler` called with each PUBLISH frame from now on; returns the number."""
         with self._state:
-            number = next(i for i in range(1, 1 << 16) if i not in self._subscriptions)
-            subscription = self._subscriptions[number] = _Subscription(number, handler)
-        body = pack_names(subscriber)
+            subscription = self._inbox.add(handler)
+        body, number = pack_names(subscriber), subscription.number
         self._send(pack(Op.SUBSCRIBE, body, aux=number, topic=topic, n=WINDOW, id=FROM_NOW))
         self._wait(lambda: subscription.confirmed)
         return number
@@ -202,18 +176,20 @@ class ServerConnection:
     def unsubscribe(self, number: int) -> None:
         """End a subscription; its handler is not called again."""
         with self._state:
-            subscription = self._subscriptions.get(number)
+            subscription = self._inbox.get(number)
             if subscription is None:
                 return
             subscription.handler = _ignore
         self._send(pack(Op.UNSUBSCRIBE, aux=number))
-        self._wait(lambda: number not in self._subscriptions)
+        self._wait(lambda: self._inbox.get(number) is None)
 
     def replace_handler(self, number: int, handler: FrameHandler) -> None:
         """Give a subscription another handler."""
         self.check()
         with self._state:
-            self._subscriptions[number].handler = handler
+            subscription = self._inbox.get(number)
+            if subscription is not None:
+                subscription.handler = handler
 
     def serve(self, stop: StopSignal) -> None:
         """Run handlers on this thread until `stop` is set, or the connection is closed.
@@ -345,27 +321,20 @@ class ServerConnection:
             self._state.notify_all()
 
     def _take_in(self, frame: Frame) -> None:
-        run = self._run
         match frame.op:
-            case Op.PUBLISH if run.left:
-                run.left -= 1
-                run.position += 1
-                if run.subscription is not None:
-                    self._deliveries.append((run.subscription, run.position, frame))
+            case Op.PUBLISH if self._inbox.put(frame):
+                pass
             case Op.PUBLISHED:
                 self._accepted = frame.id
             case Op.DELIVER:
-                run.subscription = self._subscriptions.get(frame.aux)
-                run.position, run.left = frame.id, frame.n
+                self._inbox.expect(frame)
             case Op.TOPIC | Op.ROWS:
                 if frame.n in self._answers:  # else nobody waits for it any more
                     self._answers[frame.n].append(frame)
             case Op.SUBSCRIBE:
-                subscription = self._subscriptions[frame.aux]
-                subscription.confirmed = True
-                subscription.handled = subscription.acked = frame.id
+                self._inbox.confirm(frame.aux, frame.id)
             case Op.UNSUBSCRIBE:
-                self._subscriptions.pop(frame.aux, None)
+                self._inbox.remove(frame.aux)
             case Op.HELLO if frame.id == MAGIC:
                 self._max_frame = frame.n
             case Op.ERROR:
@@ -376,22 +345,22 @@ class ServerConnection:
     def _handle_next(self) -> bool:
         """Run the handler of the next delivery; False where none waits."""
         with self._state:
-            if not self._deliveries:
-                return False
-            subscription, position, frame = self._deliveries.popleft()
-            handler = subscription.handler
+            delivery = self._inbox.take()
+        if delivery is None:
+            return False
+        subscription = delivery.subscription
         try:
-            handler(frame)
+            subscription.handler(delivery.frame)
         except Exception:
             logger.exception("a message handler failed")
-        subscription.handled = position
-        if position - subscription.acked >= WINDOW // 4:
+        subscription.handled = delivery.position
+        if subscription.handled - subscription.acked >= WINDOW // 4:
             self._acknowledge()
         return True
 
     def _acknowledge(self) -> None:
         with self._state:
-            due = [s for s in self._subscriptions.values() if s.handled > s.acked]
+            due = self._inbox.unacknowledged()
         for subscription in due:
             subscription.acked = subscription.handled
             self._send(pack(Op.ACK, aux=subscription.number, id=subscription.acked))

@@ -1,0 +1,27 @@
+"""What the documents show is what is there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_readme_shows_the_example_as_it_is() -> None:
+    """The small agent of the README is the file that the tests run."""
+    assert (ROOT / "examples" / "hello.py").read_text() in (ROOT / "README.md").read_text()
+
+
+def test_every_decision_is_listed() -> None:
+    """The index of decisions names every record."""
+    folder = ROOT / "docs" / "decisions"
+    index = (folder / "README.md").read_text()
+    records = sorted(folder.glob("0*.md"))
+    assert records
+    assert [record.name for record in records if record.name not in index] == []
+
+
+def test_modules_stay_small() -> None:
+    """No module grows beyond 400 lines."""
+    files = [f for top in ("src", "tests", "examples") for f in (ROOT / top).rglob("*.py")]
+    assert [f.name for f in files if len(f.read_text().splitlines()) > 400] == []
