@@ -5,6 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +15,14 @@ from typing import Any
 import psutil
 import pytest
 from rustic_ai.core.testing.waiting import wait_until
-from tests.support import NO_MESSAGES, embedded, run_program, spec_of
+from tests.support import (
+    NO_MESSAGES,
+    PROGRAMS,
+    embedded,
+    run_program,
+    spec_of,
+    start_program,
+)
 
 from rustic_ai.core.errors import NotPicklableError, ProcessLimitError
 from rustic_ai.core.guild import Agent, AgentBuilder, Guild, ProcessContext
@@ -161,6 +170,25 @@ def test_unpicklable_values_are_refused_with_their_path(
 def test_classes_of_a_script_work_in_its_agents(free_port: int) -> None:
     """Agents, models and values of `__main__` are found in the agents' processes."""
     assert run_program("main_classes.py", free_port).strip() == "7"
+
+
+def test_a_script_without_its_guard_is_told_so(free_port: int) -> None:
+    """A script that starts agents when it is imported fails once, instead of starting for ever."""
+    with start_program("unguarded.py", free_port) as program:
+        _, err = program.communicate(timeout=40)
+    assert program.returncode == 1
+    assert 'hint: put what starts agents behind: if __name__ == "__main__":' in err
+    assert err.count("AgentStartError") == 1
+
+
+def test_a_class_of_an_interactive_session_is_refused(free_port: int) -> None:
+    """A class that was typed in, which no file holds, is refused with what to do."""
+    code = (PROGRAMS / "main_classes.py").read_text().replace("int(sys.argv[1])", str(free_port))
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=40, check=False
+    )
+    assert done.returncode == 1
+    assert "hint: put the class into a module" in done.stderr
 
 
 def test_the_start_method_becomes_spawn(engine: MultiProcessExecutionEngine) -> None:

@@ -15,6 +15,7 @@ from rustic_ai.core.guild.execution.engine import ExecutionEngine, MessagingSour
 from rustic_ai.core.guild.execution.host import AgentLaunch
 from rustic_ai.core.guild.execution.multiprocess.boot import PackedLaunch
 from rustic_ai.core.guild.execution.multiprocess.launchers import Launcher, SpawnLauncher
+from rustic_ai.core.guild.execution.multiprocess.main_module import refuse_while_importing
 from rustic_ai.core.guild.execution.multiprocess.supervisor import Supervisor
 from rustic_ai.core.guild.execution.multiprocess.tracker import MultiProcessAgentTracker
 from rustic_ai.core.guild.execution.multiprocess.wrapper import Deadlines, MultiProcessAgentWrapper
@@ -78,6 +79,7 @@ class MultiProcessExecutionEngine(ExecutionEngine):
         As `ExecutionEngine.run_agent`. A first start that fails is raised and leaves nothing
         listed.
         """
+        refuse_while_importing()
         config = MessagingConfig.of(messaging_config)
         spec = checked_spec(guild_spec, agent_spec)
         packed = PackedLaunch.pack(

@@ -6,7 +6,7 @@ so what only the program should do stands behind ``if __name__ == "__main__":``.
 
 from __future__ import annotations
 
-import runpy
+import importlib.util
 import sys
 import types
 from pathlib import Path
@@ -15,10 +15,27 @@ import msgspec
 
 from rustic_ai.core.errors import SpecError
 
+_importing = False
+
+
+def refuse_while_importing() -> None:
+    """Refuse to start agents while a child imports the program: they would start each other.
+
+    Raises:
+        SpecError: names the line that the program lacks.
+    """
+    if _importing:
+        raise SpecError(
+            summary="the program starts agents when it is imported, and an agent's process has to "
+            "import it for its classes",
+            hint='put what starts agents behind: if __name__ == "__main__":',
+        )
+
 
 class MainModule(msgspec.Struct, frozen=True):
-    """Where the program's ``__main__`` came from: a module's name, or a file."""
+    """Where the program's ``__main__`` came from: a module's name, or a file; and its arguments."""
 
+    arguments: list[str]
     name: str | None = None
     path: str | None = None
 
@@ -31,11 +48,11 @@ class MainModule(msgspec.Struct, frozen=True):
         """
         main = sys.modules["__main__"]
         spec = getattr(main, "__spec__", None)
-        if spec is not None and spec.name and main.__name__ == "__main__":
-            return cls(name=spec.name)
+        if spec is not None and spec.name not in {"", "__main__"}:
+            return cls(sys.argv, name=spec.name)
         path = getattr(main, "__file__", None)
         if path and Path(path).is_file():
-            return cls(path=str(Path(path).absolute()))
+            return cls(sys.argv, path=str(Path(path).absolute()))
         raise SpecError(
             summary="the agent needs a class of this interactive session, which other processes "
             "cannot import",
@@ -44,11 +61,22 @@ class MainModule(msgspec.Struct, frozen=True):
 
     def install(self) -> None:
         """Import it here as ``__main__``; in the agent's process."""
-        content = (
-            runpy.run_module(self.name, run_name="__mp_main__", alter_sys=True)
-            if self.name
-            else runpy.run_path(str(self.path), run_name="__mp_main__")
-        )
+        global _importing  # noqa: PLW0603 - there is one __main__
         module = types.ModuleType("__mp_main__")
-        module.__dict__.update(content)
         sys.modules["__main__"] = sys.modules["__mp_main__"] = module
+        sys.argv[:] = self.arguments
+        code = self._load(module)
+        _importing = True
+        exec(code, vars(module))  # noqa: S102 - the program's own file
+        _importing = False
+
+    def _load(self, module: types.ModuleType) -> types.CodeType:
+        if self.name is None:
+            path = str(self.path)
+            module.__file__ = path
+            return compile(Path(path).read_bytes(), path, "exec")
+        spec = importlib.util.find_spec(self.name)
+        assert spec is not None
+        module.__spec__, module.__file__, module.__package__ = spec, spec.origin, spec.parent
+        code: types.CodeType = spec.loader.get_code(self.name)  # type: ignore[union-attr]
+        return code
