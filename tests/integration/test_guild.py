@@ -117,6 +117,14 @@ def test_nobody_answers(guild: Guild) -> None:
         assert box.next(timeout=0.01) is None
 
 
+def test_history_can_be_read(guild: Guild) -> None:
+    """What a topic got can be read later, from the beginning or from a message on."""
+    sent = [guild.publish({"n": n}, topics="t") for n in range(3)]
+    assert guild.get_messages("t") == sent
+    assert guild.get_messages("t", since=sent[0].id) == sent[1:]
+    assert {m.topic_published_to for m in guild.get_messages("t")} == {"t"}
+
+
 def test_an_error_answer_is_an_answer(guild: Guild) -> None:
     """`send_error` answers with a model, marked as an error, on the error topic too."""
     guild.launch_agent(spec_of(FailingAgent, "f"))

@@ -14,7 +14,6 @@ from typing import Any
 
 import psutil
 import pytest
-from rustic_ai.core.testing.waiting import wait_until
 from tests.support import (
     NO_MESSAGES,
     PROGRAMS,
@@ -34,6 +33,7 @@ from rustic_ai.core.guild.execution.multiprocess import (
 )
 from rustic_ai.core.guild.topics import GuildTopics
 from rustic_ai.core.testing.agents import MultiplyingAgent, Number
+from rustic_ai.core.testing.waiting import wait_until
 
 
 class WhereAgent(Agent):

@@ -64,7 +64,6 @@ def test_handlers_are_inherited_and_overridden() -> None:
         ("first", "generic_json"),
         ("second", f"{__name__}.Hello"),
     ]
-    assert [p.is_async for p in BaseHandler.processors] == [False, True]
     assert [(p.method, p.format) for p in Override.processors] == [
         ("first", None),
         ("second", f"{__name__}.Hello"),

@@ -225,6 +225,15 @@ class Guild:
         chosen = topics or GuildTopics.DEFAULT_TOPICS
         return self._open_driver().request(payload, chosen, timeout, **options)
 
+    def get_messages(self, topic: str, since: int | None = None) -> list[Message]:
+        """Return what `topic` has got so far, oldest first.
+
+        Args:
+            topic: the topic.
+            since: id of a message; only what came after it is returned.
+        """
+        return self._open_messaging().get_messages(topic, since)
+
     def collect(self, topic: str) -> Collector:
         """Return a context manager that collects what `topic` gets from its start on."""
         return self._open_driver().collect(topic)

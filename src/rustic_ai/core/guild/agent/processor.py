@@ -28,7 +28,6 @@ class Processor:
     """What the payload is parsed into; None: it stays a dict."""
     predicate: Predicate | None
     depends_on: tuple[str, ...]
-    is_async: bool
 
 
 def processor(
@@ -78,7 +77,6 @@ def processor(
             *wanted,
             predicate,
             tuple(depends_on),
-            inspect.iscoroutinefunction(function),
         )
         setattr(function, _MARK, (*getattr(function, _MARK, ()), found))
         return function

@@ -10,7 +10,6 @@ from typing import Any
 class AgentState(StrEnum):
     """Where an agent is in its life; supervisord's words."""
 
-    STOPPED = "STOPPED"
     STARTING = "STARTING"
     RUNNING = "RUNNING"
     STOPPING = "STOPPING"

@@ -16,12 +16,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 logger = logging.getLogger(__name__)
 
-T = TypeVar("T")
 Action = Callable[[], None]
 
 
@@ -68,21 +66,6 @@ class Supervisor:
         self._posted.append(action)
         with contextlib.suppress(BlockingIOError, OSError):  # full: it wakes anyway; closed: over
             self._waker.send(b"x")
-
-    def call(self, action: Callable[[], T]) -> T:
-        """Have `action` done on the supervisor's thread, and return or raise what it does."""
-        if threading.current_thread() is self._thread:
-            return action()
-        answer: Future[T] = Future()
-
-        def run() -> None:
-            try:
-                answer.set_result(action())
-            except BaseException as e:  # noqa: BLE001 - carried to the caller
-                answer.set_exception(e)
-
-        self.post(run)
-        return answer.result()
 
     def watch(self, source: Waitable, action: Action) -> None:
         """Do `action` whenever `source` is readable. On the supervisor's thread only."""

@@ -57,7 +57,7 @@ class EmbeddedMessagingBackend(MessagingBackend):
                 summary=f"port {port} is not a port that a message server can be found at"
             )
         self._owned: OwnedServer | None = None
-        self._host, self._port = host, port
+        self._port = port
         if auto_start_server:
             from rustic_ai.core.messaging.backend.embedded_backend import launcher
 
