@@ -9,7 +9,6 @@ from collections.abc import Iterator
 
 import psutil
 import pytest
-from tests.support import NO_MESSAGES, embedded, is_running, spec_of, start_program
 
 from rustic_ai.core.errors import AgentStartError, BackendUnavailableError, GuildFailedError
 from rustic_ai.core.guild import Guild
@@ -23,6 +22,7 @@ from rustic_ai.core.testing.agents import (
     Number,
 )
 from rustic_ai.core.testing.waiting import wait_until
+from tests.support import NO_MESSAGES, embedded, is_running, spec_of, start_program
 
 
 @pytest.fixture

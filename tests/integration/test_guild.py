@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from tests.support import NO_MESSAGES, embedded, spec_of
 
 from rustic_ai.core.agents.testutils import EchoAgent, ProbeAgent
 from rustic_ai.core.errors import AgentStartError, NotPicklableError, RequestTimeoutError
@@ -25,6 +24,7 @@ from rustic_ai.core.guild.system_messages import GuildStarted, ProgressReport
 from rustic_ai.core.guild.topics import GuildTopics
 from rustic_ai.core.messaging import AgentTag, Priority
 from rustic_ai.core.testing.agents import MultiplyingAgent, Number, RaisingAgent
+from tests.support import NO_MESSAGES, embedded, spec_of
 
 
 class CountingAgent(Agent):

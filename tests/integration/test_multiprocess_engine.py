@@ -14,14 +14,6 @@ from typing import Any
 
 import psutil
 import pytest
-from tests.support import (
-    NO_MESSAGES,
-    PROGRAMS,
-    embedded,
-    run_program,
-    spec_of,
-    start_program,
-)
 
 from rustic_ai.core.errors import NotPicklableError, ProcessLimitError
 from rustic_ai.core.guild import Agent, AgentBuilder, Guild, ProcessContext
@@ -34,6 +26,14 @@ from rustic_ai.core.guild.execution.multiprocess import (
 from rustic_ai.core.guild.topics import GuildTopics
 from rustic_ai.core.testing.agents import MultiplyingAgent, Number
 from rustic_ai.core.testing.waiting import wait_until
+from tests.support import (
+    NO_MESSAGES,
+    PROGRAMS,
+    embedded,
+    run_program,
+    spec_of,
+    start_program,
+)
 
 
 class WhereAgent(Agent):

@@ -11,9 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.spec import prelude
-from tests.spec.snippets import all_snippets, run, snippet, start_script
-from tests.support import embedded, spec_of
 
 from rustic_ai.core.errors import AgentStartError, ProcessLimitError
 from rustic_ai.core.guild import AgentSpec, Guild
@@ -25,6 +22,9 @@ from rustic_ai.core.guild.execution.multiprocess import (
 from rustic_ai.core.guild.topics import GuildTopics
 from rustic_ai.core.messaging import MessagingConfig
 from rustic_ai.core.testing.agents import MultiplyingAgent, RaisingAgent
+from tests.spec import prelude
+from tests.spec.snippets import all_snippets, run, snippet, start_script
+from tests.support import embedded, spec_of
 
 TESTED = {
     "Simple Setup",

@@ -3,7 +3,8 @@
 GuildError
 ├── SpecError (ValueError)               a description is wrong
 │   ├── SpecFileError                    all problems of one file, with lines and columns
-│   └── ClassNotFoundError               a class name leads nowhere, or to the wrong thing
+│   ├── ClassNotFoundError               a class name leads nowhere, or to the wrong thing
+│   └── ImportFailedError (ImportError)  a module of the user cannot be imported
 ├── DependencyError (ValueError)         the dependencies of an agent cannot be provided
 │   ├── MissingDependencyError
 │   └── DependencyCycleError
@@ -119,6 +120,21 @@ class ClassNotFoundError(SpecError):
         """Name the class and the places that were searched."""
         where = "".join(f"\n  looked in {place}" for place in self.looked_in)
         return f"{self.summary or f'class {self.name!r} was not found'}{where}"
+
+
+@dataclass(eq=False, kw_only=True)
+class ImportFailedError(SpecError, ImportError):
+    """A module of the user cannot be imported; `place` is the line that failed."""
+
+    code: ClassVar[str] = "import-failed"
+    module: str
+    reason: str
+    place: str = ""
+
+    def describe(self) -> str:
+        """Name the module, the reason and the place."""
+        where = f" ({self.place})" if self.place else ""
+        return f"module {self.module!r} cannot be imported: {self.reason}{where}"
 
 
 @dataclass(eq=False, kw_only=True)

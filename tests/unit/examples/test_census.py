@@ -6,16 +6,16 @@ import io
 from pathlib import Path
 
 import pytest
+from rich.console import Console
+
 from examples.census.agents import CensusCoordinator, CensusWorker, CoordinatorProps
 from examples.census.alone import take_alone
 from examples.census.files import SourceFile, batches, python_files, standard_library
 from examples.census.measures import ModuleMeasures, Unparsable
 from examples.census.report import Timing, show
 from examples.census.results import Census
-from rich.console import Console
-from tests.support import NO_MESSAGES
-
 from rustic_ai.core.guild import AgentBuilder, GuildBuilder, GuildTopics
+from tests.support import NO_MESSAGES
 
 
 def module(name: str, complexity: int, lines: int = 1) -> ModuleMeasures:

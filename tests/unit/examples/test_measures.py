@@ -6,6 +6,7 @@ from pathlib import Path
 from textwrap import dedent
 
 import pytest
+
 from examples.census.measures import (
     ModuleMeasures,
     Unparsable,

@@ -11,9 +11,9 @@ from typing import Any, Self
 
 from pydantic import BaseModel
 
-from rustic_ai.core.class_names import find_class
 from rustic_ai.core.guild.driver import Collector, Driver
 from rustic_ai.core.guild.execution.engine import ExecutionEngine
+from rustic_ai.core.guild.execution.engine_names import find_engine
 from rustic_ai.core.guild.execution.stats import ExitReport
 from rustic_ai.core.guild.spec import (
     AgentSpec,
@@ -28,11 +28,6 @@ from rustic_ai.core.messaging.core.messaging_config import MessagingConfig
 from rustic_ai.core.messaging.core.messaging_interface import MessagingInterface
 
 logger = logging.getLogger(__name__)
-
-_ENGINES = {
-    "multiprocess": "rustic_ai.core.guild.execution.multiprocess:MultiProcessExecutionEngine",
-    "sync": "rustic_ai.core.guild.execution.sync:SyncExecutionEngine",
-}
 
 
 class Guild:
@@ -301,7 +296,7 @@ class Guild:
         with self._lock:
             if self._default_engine is None:
                 wanted = self._base.properties.execution_engine
-                engine_class = find_class(_ENGINES.get(wanted, wanted), ExecutionEngine)
+                engine_class = find_engine(wanted)
                 options: dict[str, Any] = {"organization_id": self._organization_id}
                 if wanted == "multiprocess":
                     options["max_processes"] = self._base.properties.max_processes or self._room()

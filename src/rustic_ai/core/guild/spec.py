@@ -7,9 +7,13 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from rustic_ai.core.guild.topics import GuildTopics
 from rustic_ai.core.messaging.core.messaging_config import MessagingConfig
+
+DUPLICATE_ID = "duplicate_id"
+"""Type of the validation error of a guild in which agents share an id."""
 
 Name = Annotated[str, Field(min_length=1, max_length=256)]
 Topic = Annotated[str, Field(min_length=1, max_length=256)]
@@ -142,7 +146,7 @@ class GuildSpec(_Description):
     @classmethod
     def _unique_ids(cls, agents: tuple[AgentSpec, ...]) -> tuple[AgentSpec, ...]:
         for duplicate in duplicate_ids([agent.id for agent in agents]):
-            raise ValueError(f"several agents have the id {duplicate!r}")
+            raise PydanticCustomError(DUPLICATE_ID, f"several agents have the id {duplicate!r}")
         return agents
 
 

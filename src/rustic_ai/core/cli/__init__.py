@@ -1,0 +1,1 @@
+"""The command `rustic-ai`, one file per verb. Never imported by an agent's process."""
