@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import tempfile
 from collections.abc import Iterator
@@ -18,6 +19,9 @@ from rustic_ai.core.testing.leaks import LeakCheck
 @pytest.fixture(scope="session", autouse=True)
 def leak_check() -> Iterator[LeakCheck]:
     """Mark this session's processes, and look once more when all tests are through."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # Started in the background of a shell; the programs of the tests would inherit that.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="rustic-tests-") as runtime:
         os.environ[RUNTIME_DIR_VARIABLE] = runtime
         GemstoneGenerator().get_id()  # leases the machine number, which is held for good

@@ -36,13 +36,17 @@ from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
 
-@dataclass(eq=False, kw_only=True)
+@dataclass(eq=False, kw_only=True, repr=False)
 class GuildError(Exception):
     """Root of the tree; subclasses add facts as keyword-only fields."""
 
     code: ClassVar[str] = "guild"
     summary: str = ""
     hint: str = ""
+
+    def __repr__(self) -> str:
+        facts = ", ".join(f"{f.name}={getattr(self, f.name)!r}" for f in fields(self))
+        return f"{type(self).__name__}({facts})"
 
     def __str__(self) -> str:
         text = self.describe()
@@ -62,7 +66,7 @@ def _rebuild(cls: type[GuildError], facts: dict[str, Any]) -> GuildError:
     return cls(**facts)
 
 
-@dataclass(eq=False, kw_only=True)
+@dataclass(eq=False, kw_only=True, repr=False)
 class SpecError(GuildError, ValueError):
     """A specification is wrong."""
 
@@ -95,7 +99,7 @@ class Problem:
         return "\n".join(lines)
 
 
-@dataclass(eq=False, kw_only=True)
+@dataclass(eq=False, kw_only=True, repr=False)
 class SpecFileError(SpecError):
     """A spec file has problems; all of them are in `problems`."""
 
@@ -108,7 +112,7 @@ class SpecFileError(SpecError):
         return "\n\n".join(p.render(self.file) for p in self.problems)
 
 
-@dataclass(eq=False, kw_only=True)
+@dataclass(eq=False, kw_only=True, repr=False)
 class ClassNotFoundError(SpecError):
     """A class name in a spec leads nowhere, or to something that cannot be used there."""
 
@@ -122,7 +126,7 @@ class ClassNotFoundError(SpecError):
         return f"{self.summary or f'class {self.name!r} was not found'}{where}"
 
 
-@dataclass(eq=False, kw_only=True)
+@dataclass(eq=False, kw_only=True, repr=False)
 class ImportFailedError(SpecError, ImportError):
     """A module of the user cannot be imported; `place` is the line that failed."""
 
@@ -137,14 +141,14 @@ class ImportFailedError(SpecError, ImportError):
         return f"module {self.module!r} cannot be imported: {self.reason}{where}"
 
 
-@dataclass(eq=False, kw_only=True)
+@dataclass(eq=False, kw_only=True, repr=False)
 class DependencyError(GuildError, ValueError):
     """The dependencies of an agent cannot be provided."""
 
     code: ClassVar[str] = "dependency"
 
 
-@dataclass(eq=False, kw_only=True)
+@dataclass(eq=False, kw_only=True, repr=False)
 class MissingDependencyError(DependencyError):
     """An agent depends on a key that neither it nor its guild defines."""
 
@@ -159,7 +163,7 @@ class MissingDependencyError(DependencyError):
         return f"{self.wanted_by} depends on {self.key!r}, which is not defined (defined: {there})"
 
 
-@dataclass(eq=False, kw_only=True)
+@dataclass(eq=False, kw_only=True, repr=False)
 class DependencyCycleError(DependencyError):
     """Dependencies need each other in a circle."""
 
@@ -171,7 +175,7 @@ class DependencyCycleError(DependencyError):
         return f"dependencies need each other in a circle: {' -> '.join(self.path)}"
 
 
-@dataclass(eq=False, kw_only=True)
+@dataclass(eq=False, kw_only=True, repr=False)
 class NotPicklableError(GuildError, TypeError):
     """A value cannot travel to another process; `path` leads to the part that cannot."""
 
@@ -190,14 +194,14 @@ class NotPicklableError(GuildError, TypeError):
         return f"{who}{self.path} is a {self.type_name}{why}"
 
 
-@dataclass(eq=False, kw_only=True)
+@dataclass(eq=False, kw_only=True, repr=False)
 class EngineError(GuildError, RuntimeError):
     """An engine cannot do what it was asked."""
 
     code: ClassVar[str] = "engine"
 
 
-@dataclass(eq=False, kw_only=True)
+@dataclass(eq=False, kw_only=True, repr=False)
 class ProcessLimitError(EngineError):
     """The engine already runs as many agents as it was allowed to."""
 
@@ -213,7 +217,7 @@ class ProcessLimitError(EngineError):
         return f"Maximum number of processes ({self.limit}) reached in guild {self.guild_id!r}"
 
 
-@dataclass(eq=False, kw_only=True)
+@dataclass(eq=False, kw_only=True, repr=False)
 class DuplicateAgentError(EngineError):
     """An agent of this id already runs."""
 
@@ -227,7 +231,7 @@ class DuplicateAgentError(EngineError):
         return f"agent {self.agent_id!r} already runs in guild {self.guild_id!r}"
 
 
-@dataclass(eq=False, kw_only=True)
+@dataclass(eq=False, kw_only=True, repr=False)
 class EngineClosedError(EngineError):
     """The engine was shut down."""
 
@@ -240,7 +244,7 @@ class EngineClosedError(EngineError):
         return f"the engine of guild {self.guild_id!r} was shut down"
 
 
-@dataclass(eq=False, kw_only=True)
+@dataclass(eq=False, kw_only=True, repr=False)
 class AgentStartError(EngineError):
     """An agent did not become ready; `remote_traceback` is its own, where it got that far."""
 
@@ -259,7 +263,7 @@ class AgentStartError(EngineError):
         return text
 
 
-@dataclass(eq=False, kw_only=True)
+@dataclass(eq=False, kw_only=True, repr=False)
 class AgentError(GuildError, RuntimeError):
     """An agent answered a request with an error."""
 
@@ -277,7 +281,7 @@ class AgentError(GuildError, RuntimeError):
         return text
 
 
-@dataclass(eq=False, kw_only=True)
+@dataclass(eq=False, kw_only=True, repr=False)
 class GuildFailedError(GuildError, RuntimeError):
     """Agents ended before the guild's work was done; `endings` says how, one line each."""
 
@@ -291,7 +295,7 @@ class GuildFailedError(GuildError, RuntimeError):
         return f"guild {self.guild_id!r} cannot finish, an agent has ended:{ends}"
 
 
-@dataclass(eq=False, kw_only=True)
+@dataclass(eq=False, kw_only=True, repr=False)
 class RequestTimeoutError(GuildError, TimeoutError):
     """What was waited for did not come in time."""
 
@@ -304,21 +308,21 @@ class RequestTimeoutError(GuildError, TimeoutError):
         return f"{self.waited_for} did not come within {self.timeout:g} s"
 
 
-@dataclass(eq=False, kw_only=True)
+@dataclass(eq=False, kw_only=True, repr=False)
 class MessagingError(GuildError, RuntimeError):
     """Messaging cannot do what it was asked."""
 
     code: ClassVar[str] = "messaging"
 
 
-@dataclass(eq=False, kw_only=True)
+@dataclass(eq=False, kw_only=True, repr=False)
 class MessagingConfigError(MessagingError, ValueError):
     """A messaging configuration is wrong."""
 
     code: ClassVar[str] = "messaging-config"
 
 
-@dataclass(eq=False, kw_only=True)
+@dataclass(eq=False, kw_only=True, repr=False)
 class BackendClosedError(MessagingError):
     """The backend was cleaned up and takes no more calls."""
 
@@ -326,7 +330,7 @@ class BackendClosedError(MessagingError):
     summary: str = "this messaging backend was cleaned up"
 
 
-@dataclass(eq=False, kw_only=True)
+@dataclass(eq=False, kw_only=True, repr=False)
 class BackendUnavailableError(MessagingError, ConnectionError):
     """The message server cannot be reached, or is gone."""
 
@@ -339,7 +343,7 @@ class BackendUnavailableError(MessagingError, ConnectionError):
         return f"no message server at {self.address}: {self.reason}"
 
 
-@dataclass(eq=False, kw_only=True)
+@dataclass(eq=False, kw_only=True, repr=False)
 class PortTakenError(MessagingError, OSError):
     """The port of the message server is held by something that is not one."""
 
@@ -352,7 +356,7 @@ class PortTakenError(MessagingError, OSError):
         return f"{self.address} is held by a program that is not a Rustic message server"
 
 
-@dataclass(eq=False, kw_only=True)
+@dataclass(eq=False, kw_only=True, repr=False)
 class PayloadError(MessagingError, ValueError):
     """A payload is not what the format of its message says."""
 
@@ -365,14 +369,14 @@ class PayloadError(MessagingError, ValueError):
         return f"the payload is not a valid {self.format}: {self.reason}"
 
 
-@dataclass(eq=False, kw_only=True)
+@dataclass(eq=False, kw_only=True, repr=False)
 class ProtocolError(MessagingError):
     """The other side of a connection broke the wire protocol."""
 
     code: ClassVar[str] = "protocol"
 
 
-@dataclass(eq=False, kw_only=True)
+@dataclass(eq=False, kw_only=True, repr=False)
 class MessageTooLargeError(MessagingError, ValueError):
     """A message is larger than the server takes; sizes in bytes."""
 

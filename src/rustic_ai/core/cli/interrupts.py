@@ -30,8 +30,12 @@ class Interrupts:
 
     @contextmanager
     def installed(self) -> Iterator[None]:
-        """Handle the signals while the block lasts; then all is as before."""
-        before = {number: signal.signal(number, self._note) for number in _SIGNALS}
+        """Handle the signals while the block lasts; then all is as before.
+
+        A signal that is ignored, as under nohup, stays ignored.
+        """
+        heard = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+        before = {number: signal.signal(number, self._note) for number in heard}
         try:
             yield
         finally:
