@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 
 import psutil
 import pytest
 
-from rustic_ai.core.errors import AgentStartError, BackendUnavailableError, GuildFailedError
+from rustic_ai.core.errors import (
+    AgentStartError,
+    BackendUnavailableError,
+    EngineClosedError,
+    GuildFailedError,
+)
 from rustic_ai.core.guild import Guild
 from rustic_ai.core.guild.execution import MultiProcessExecutionEngine
 from rustic_ai.core.guild.topics import GuildTopics
@@ -97,6 +103,30 @@ def test_a_constructor_that_hangs_is_given_up(free_port: int) -> None:
         pytest.raises(AgentStartError, match="not ready within 1 s"),
     ):
         guild.launch_agent(spec_of(HangingAgent, "h"))
+
+
+def test_shutdown_in_the_middle_of_launches(free_port: int) -> None:
+    """A shutdown ends agents that are just starting; whoever waits for them is told."""
+    engine = MultiProcessExecutionEngine("g", max_processes=8)
+    guild = Guild("g", engine, embedded(free_port))
+    reasons: list[str] = []
+
+    def launch(n: int) -> None:
+        try:
+            guild.launch_agent(spec_of(HangingAgent, f"h{n}"))
+        except (AgentStartError, EngineClosedError) as e:
+            reasons.append(str(e))
+
+    threads = [threading.Thread(target=launch, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    wait_until(lambda: engine.get_engine_stats()["active_processes"] >= 2)
+    guild.shutdown(timeout=0.3)
+    for thread in threads:
+        thread.join(20)
+    assert len(reasons) == 4
+    assert any("it was stopped before it was ready" in reason for reason in reasons)
+    guild.shutdown()
 
 
 def test_an_exit_in_the_constructor_keeps_its_code(engine: MultiProcessExecutionEngine) -> None:

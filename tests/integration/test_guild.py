@@ -9,7 +9,12 @@ from typing import Any
 import pytest
 
 from rustic_ai.core.agents.testutils import EchoAgent, ProbeAgent
-from rustic_ai.core.errors import AgentStartError, NotPicklableError, RequestTimeoutError
+from rustic_ai.core.errors import (
+    AgentStartError,
+    BackendClosedError,
+    NotPicklableError,
+    RequestTimeoutError,
+)
 from rustic_ai.core.guild import (
     Agent,
     AgentBuilder,
@@ -149,6 +154,15 @@ def test_options_of_publish(guild: Guild) -> None:
         60,
     )
     assert got.sender.name == "driver"
+
+
+def test_a_guild_that_was_shut_down_refuses(guild: Guild) -> None:
+    """After `shutdown` nothing is opened again behind one's back."""
+    guild.publish({})
+    guild.shutdown()
+    with pytest.raises(BackendClosedError, match="guild 'g' was shut down"):
+        guild.publish({})
+    guild.shutdown()
 
 
 def test_echo_and_probe(guild: Guild) -> None:

@@ -134,6 +134,8 @@ def test_builders_name_what_is_missing_or_wrong() -> None:
         AgentBuilder().set_name("x").build_spec()
     with pytest.raises(SpecError, match="name: String should have at least 1 character"):
         AgentBuilder(Typed).set_name("").build_spec()
+    with pytest.raises(SpecError, match=r"name: .* a control character"):
+        AgentBuilder(Typed).set_name("two\nlines").build_spec()
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel
 
+from rustic_ai.core.errors import BackendClosedError
 from rustic_ai.core.guild.driver import Collector, Driver
 from rustic_ai.core.guild.execution.engine import ExecutionEngine
 from rustic_ai.core.guild.execution.engine_names import find_engine
@@ -92,6 +93,7 @@ class Guild:
         self._lock = threading.RLock()
         self._messaging: MessagingInterface | None = None
         self._driver: Driver | None = None
+        self._closed = False
 
     @property
     def id(self) -> str:
@@ -255,6 +257,8 @@ class Guild:
     def shutdown(self, timeout: float | None = None) -> None:
         """End all agents on all engines, and the guild's messages; returns when all are gone.
 
+        Again: does nothing. Publishing or launching afterwards is refused.
+
         Args:
             timeout: seconds that agents have for the message in hand; default: the engine's.
         """
@@ -263,6 +267,7 @@ class Guild:
         for engine in engines:
             engine.shutdown(timeout)
         with self._lock:
+            self._closed = True
             self._engine_of.clear()
             self._driver = None
             messaging, self._messaging = self._messaging, None
@@ -336,6 +341,8 @@ class Guild:
 
     def _open_driver(self) -> Driver:
         with self._lock:
+            if self._closed:
+                raise BackendClosedError(summary=f"guild {self.id!r} was shut down")
             if self._driver is None:
                 messaging = MessagingInterface(self.id, self._messaging_config())
                 try:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import secrets
+import unicodedata
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from rustic_ai.core.guild.topics import GuildTopics
@@ -15,8 +16,15 @@ from rustic_ai.core.messaging.core.messaging_config import MessagingConfig
 DUPLICATE_ID = "duplicate_id"
 """Type of the validation error of a guild in which agents share an id."""
 
-Name = Annotated[str, Field(min_length=1, max_length=256)]
-Topic = Annotated[str, Field(min_length=1, max_length=256)]
+
+def _printable(text: str) -> str:
+    if any(unicodedata.category(character) == "Cc" for character in text):
+        raise ValueError("it holds a control character, such as a line break")
+    return text
+
+
+Name = Annotated[str, Field(min_length=1, max_length=256), AfterValidator(_printable)]
+Topic = Name
 
 
 def new_id() -> str:

@@ -272,10 +272,16 @@ class MultiProcessAgentWrapper:
 
     def _start_error(self, report: ExitReport) -> AgentStartError:
         failure = self._failure
+        if failure is not None:
+            reason = f"{failure.error_type}: {failure.text}"
+        elif report.requested:
+            reason = "it was stopped before it was ready"
+        else:
+            reason = f"it {report.reason}"
         error = AgentStartError(
             agent_id=self.spec.id,
             agent_name=self.spec.name,
-            reason=f"{failure.error_type}: {failure.text}" if failure else f"it {report.reason}",
+            reason=reason,
             exitcode=report.exitcode,
             remote_traceback=failure.traceback if failure else "",
         )
