@@ -54,7 +54,7 @@ def run(spec: GuildSpec, console: Console) -> GuildFinished:
 
 def take(arguments: argparse.Namespace) -> int:
     """Take the census as told; return the exit code."""
-    console, messages = Console(), Console(stderr=True)
+    console, messages = Console(width=None if sys.stdout.isatty() else 110), Console(stderr=True)
     folder: Path = arguments.folder.resolve()
     began = time.perf_counter()
     finished = run(census_guild(folder, arguments.workers, arguments.engine), messages)

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from rustic_ai.core.class_names import find_class, name_of
-from rustic_ai.core.errors import ClassNotFoundError, ImportFailedError, SpecError
+from rustic_ai.core.errors import ClassNotFoundError, MessagingConfigError, SpecError
 from rustic_ai.core.guild.agent.agent import Agent
 from rustic_ai.core.guild.di.resolver import DependencyResolver
 from rustic_ai.core.guild.execution.engine_names import find_engine

@@ -57,10 +57,13 @@ def _value(token: re.Match[str], tokens: _Tokens, path: Path, findings: Findings
     if token[0] == "[":
         return list_node(start, list(_elements(tokens, path, findings)))
     try:
-        return Node(start, json.loads(token[0]))
-    except ValueError:  # more digits than Python converts
-        findings.add(f"{path_text(path)}: the number has too many digits", path, start)
-        return Node(start, None)
+        value = json.loads(token[0])
+        if isinstance(value, str):
+            value.encode()  # refuses escapes of half a character
+    except ValueError:  # or more digits than Python converts
+        findings.add(f"{path_text(path)}: cannot be read", path, start)
+        return Node(start, "")
+    return Node(start, value)
 
 
 def _items(tokens: _Tokens, path: Path, findings: Findings) -> Iterator[tuple[str, int, Node]]:

@@ -70,7 +70,8 @@ def compose_yaml(text: str, findings: Findings) -> Node | None:
         hint = "indent with spaces, not with tabs" if "'\\t'" in message else ""
         findings.add(f"not valid YAML: {message}", (), mark.index if mark else 0, hint)
     except ReaderError as e:
-        what = f"a character that YAML does not allow: U+{ord(e.character):04X}"
+        code = e.character if isinstance(e.character, int) else ord(e.character)
+        what = f"a character that YAML does not allow: U+{code:04X}"
         findings.add(what, (), e.position, "write it as an escape in double quotes")
     except RecursionError:
         findings.add("nested too deeply", (), 0)
@@ -110,10 +111,10 @@ class _Converter:
             try:
                 return Node(start, _scalar(node.tag.removeprefix(_PREFIX), node.value))
             except ValueError:
-                where = path_text(path) or "the file"
-                what = f"{where}: {node.value[:40]!r} cannot be read as {node.tag!r}"
+                tag = node.tag.replace(_PREFIX, "!!")
+                what = f"{path_text(path) or 'the file'}: cannot be read as {tag!r}"
                 self._findings.add(what, path, start)
-                return Node(start, None)
+                return Node(start, node.value)
         tag = node.tag.replace(_PREFIX, "!!")
         self._findings.add(f"the tag {tag!r} is not allowed here", path, start)
         return Node(start, None)
@@ -134,11 +135,12 @@ def _scalar(kind: str, text: str) -> Any:
     """
     match kind:
         case "str":
+            text.encode()  # refuses escapes of half a character
             return text
         case "null":
             return None
-        case "bool":
-            return {"true": True, "false": False}[text.lower()]
+        case "bool" if text.lower() in {"true", "false"}:
+            return text.lower() == "true"
         case "int":
             return int(text, 0 if text[:2] in {"0o", "0x"} else 10)
         case "float":
