@@ -49,11 +49,11 @@ def show(census: Census, console: Console, top: int = 20) -> None:
     shown = census.modules[:top]
     console.print(f"The {len(shown)} most complex modules of {census.folder}", soft_wrap=True)
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    table.add_column("#", justify="right", no_wrap=True)
-    table.add_column("module", no_wrap=True, overflow="ellipsis")
+    table.add_column("#", justify="right", no_wrap=True, min_width=3)
+    table.add_column("module", no_wrap=True, max_width=32)
     for heading in ("complexity", "lines", "defs", "nesting", "worst"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("where", no_wrap=True, min_width=12)
+        table.add_column(heading, justify="right", no_wrap=True, min_width=len(heading))
+    table.add_column("where", no_wrap=True)
     for rank, m in enumerate(shown, start=1):
         counts = (m.complexity, m.lines, m.functions, m.max_nesting, m.max_complexity)
         table.add_row(str(rank), m.module, *(f"{n:,}" for n in counts), m.most_complex)
