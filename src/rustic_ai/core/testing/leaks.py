@@ -14,6 +14,9 @@ from pathlib import Path
 import psutil
 
 MARK_VARIABLE = "RUSTIC_TEST_MARK"
+_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - looked at, not written to
+_SHARED_NAMES = ("psm_", "sem.mp-", "rustic")
+"""How Python's and our own shared-memory segments and semaphores are called."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +48,9 @@ class LeakCheck:
 
     def look(self) -> Traces:
         """Return what there is now."""
-        places = (Path("/dev/shm"), *self.directories)  # noqa: S108 - looked at, not written to
-        files = {str(f) for place in places if place.is_dir() for f in place.rglob("*")}
+        files = {str(f) for place in self.directories for f in place.rglob("*")}
+        if _SHARED_MEMORY.is_dir():  # other programs have theirs there, too
+            files |= {str(f) for f in _SHARED_MEMORY.iterdir() if f.name.startswith(_SHARED_NAMES)}
         return Traces(
             processes=self._processes(),
             threads=frozenset(thread.name for thread in threading.enumerate()),
