@@ -120,13 +120,13 @@ def test_fault_tolerance(tmp_path: Path) -> None:
     """The management loop sees an agent die, removes it, and ends on Ctrl-C with a shutdown."""
     start = """
 import os, signal
+from rustic_ai.core.testing.waiting import wait_until
 engine = MultiProcessExecutionEngine("my-guild", max_processes=2)
 guild = Guild("my-guild", engine, create_embedded_messaging_config())
 guild.launch_agent(create_cpu_intensive_agent_spec("victim"))
 (agent_id,) = engine.get_agents_in_guild("my-guild")
 os.kill(engine.get_process_info("my-guild", agent_id)["pid"], signal.SIGKILL)
-while engine.is_agent_running("my-guild", agent_id):
-    time.sleep(0.001)
+wait_until(lambda: not engine.is_agent_running("my-guild", agent_id))
 robust_agent_management(engine, "my-guild")
 print(engine.get_agents_in_guild("my-guild"))
 guild.shutdown()
