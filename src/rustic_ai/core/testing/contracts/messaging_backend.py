@@ -242,6 +242,31 @@ class MessagingBackendContract:
         box.wait("re one")
         late.wait("late")
 
+    def test_handlers_may_wait_for_threads_that_use_the_backend(
+        self, backend: MessagingBackend
+    ) -> None:
+        """Threads that a handler starts and waits for can publish and read meanwhile."""
+        box = Box()
+        backend.subscribe("space:out", box, subscriber="box")
+
+        def work(name: str) -> None:
+            for n in range(20):
+                backend.store_message(SPACE, "space:out", message(f"{name}{n}"))
+            assert backend.get_messages_for_topic("space:out")
+
+        def handler(_: Message) -> None:
+            threads = [threading.Thread(target=work, args=(name,)) for name in "abc"]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            backend.store_message(SPACE, "space:out", message("done"))
+
+        backend.subscribe(TOPIC, handler, subscriber="handler")
+        backend.store_message(SPACE, TOPIC, message("go"))
+        wait_until(lambda: "done" in box.texts)
+        assert [t for t in box.texts if t[0] == "b"] == [f"b{n}" for n in range(20)]
+
     def test_handlers_that_answer_each_other_do_not_nest(self, backend: MessagingBackend) -> None:
         """A long ping-pong between two handlers neither recurses nor overtakes itself."""
         box = Box()

@@ -1,8 +1,9 @@
 """One connection to the server.
 
-Whoever needs something reads: the thread that serves, or, where none does, a caller that waits
-for its answer. So an agent's process needs no second thread, and a handler that asks the server
-something reads on the spot; deliveries that come meanwhile are put off until it has returned.
+Whoever waits for something reads: the thread that serves, while no handler runs on it, or a caller
+that waits for its answer. So an agent's process needs no second thread; a handler that asks the
+server something, or waits for threads that do, is no obstacle. Deliveries that come meanwhile are
+put off until it has returned.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ class ServerConnection:
         self._frames = FrameReader(_LARGEST_ANSWER)
         self._sending = threading.Lock()
         self._state = threading.Condition()
-        self._reader: int | None = None
+        self._reading = False
         self._lost: str | None = None
         self._closed = False
         self._max_frame = 0
@@ -197,24 +198,14 @@ class ServerConnection:
         Raises:
             BackendUnavailableError: the server is gone.
         """
-        me = threading.get_ident()
-        with self._state:
-            while self._reader is not None:  # somebody waits for an answer just now
-                self._state.wait()
-            self._reader = me
         try:
             while not (stop.is_set() or self._closed):
-                if self._handle_next():
-                    continue
-                self._acknowledge()
-                self._read(None, stop)
+                if not self._handle_next():
+                    self._acknowledge()
+                    self._read_next(stop)
             self._acknowledge()
         except BackendClosedError:
             return
-        finally:
-            with self._state:
-                self._reader = None
-                self._state.notify_all()
 
     def check(self) -> None:
         """Raise if the connection was closed or lost.
@@ -279,7 +270,6 @@ class ServerConnection:
         """Wait until something has been read; reads itself unless another thread does."""
         if deadline is None:
             deadline = time.monotonic() + ANSWER_DEADLINE
-        me = threading.get_ident()
         while True:
             with self._state:
                 if done():
@@ -288,37 +278,50 @@ class ServerConnection:
                 left = deadline - time.monotonic()
                 if left <= 0:
                     raise self._lose("it does not answer")
-                if self._reader not in {None, me}:
+                if self._reading:
                     self._state.wait(left)
                     continue
-                took_over = self._reader is None
-                self._reader = me
-            try:
-                self._read(left)
-            finally:
-                with self._state:
-                    if took_over:
-                        self._reader = None
-                    self._state.notify_all()
+                self._reading = True
+            self._read(left)
+
+    def _read_next(self, stop: StopSignal) -> None:
+        """Read once; where another thread does so just now, wait for what it brings."""
+        with self._state:
+            if self._inbox.has_deliveries:  # another thread has just brought some
+                return
+            if self._reading:
+                self._state.wait(ANSWER_DEADLINE)
+                return
+            self._reading = True
+        self._read(None, stop)
 
     def _read(self, timeout: float | None, stop: StopSignal | None = None) -> None:
-        """Wait for bytes, or `stop`, and take in what is complete. By the reader only."""
+        """Wait for bytes, or `stop`, and take in what is complete; ends `_reading`."""
+        try:
+            data = self._receive(timeout, stop)
+            with self._state:
+                for frame in self._frames.feed(data):
+                    self._take_in(frame)
+        finally:
+            with self._state:
+                self._reading = False
+                self._state.notify_all()
+
+    def _receive(self, timeout: float | None, stop: StopSignal | None) -> bytes:
+        """Return bytes that came; none where the time is over or `stop` was set first."""
         self.check()
         sources: list[StopSignal | socket.socket] = [self._socket]
         if stop is not None:
             sources.append(stop)
         try:
             if self._socket not in select.select(sources, [], [], timeout)[0]:
-                return
+                return b""
             data = self._socket.recv(_RECEIVE)
         except (OSError, ValueError) as e:  # ValueError: closed meanwhile
             raise self._lose(str(e)) from e
         if not data:
             raise self._lose("it closed the connection")
-        with self._state:
-            for frame in self._frames.feed(data):
-                self._take_in(frame)
-            self._state.notify_all()
+        return data
 
     def _take_in(self, frame: Frame) -> None:
         match frame.op:

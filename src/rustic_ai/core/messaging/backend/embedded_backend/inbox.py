@@ -78,6 +78,11 @@ class Inbox:
             self._waiting.append(Delivery(self._receiver, self._position, frame))
         return True
 
+    @property
+    def has_deliveries(self) -> bool:
+        """Whether a delivery waits."""
+        return bool(self._waiting)
+
     def take(self) -> Delivery | None:
         """Return the delivery that waits longest."""
         return self._waiting.popleft() if self._waiting else None
