@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Callable
+from datetime import date
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +40,12 @@ agents:
   - name: second
     class_name: {AGENT}
 """
+
+
+EMBEDDED = (
+    "backend_module: rustic_ai.core.messaging.backend.embedded_backend, "
+    "backend_class: EmbeddedMessagingBackend"
+)
 
 
 def problems_of(text: str) -> list[tuple[int, int, str, str]]:
@@ -105,6 +115,31 @@ def test_a_guild_is_read() -> None:
         ),
         ("properties: {max_processes: 0}\n", 1, 29, "greater than or equal to 1", ""),
         ("dependency_map: {db: {}}\n", 1, 22, "give class_name", ""),
+        (
+            f"properties: {{messaging: {{{EMBEDDED}, backend_config: {{prt: 1}}}}}}\n",
+            1,
+            25,
+            "backend_config has no setting 'prt'",
+            "did you mean 'port'?",
+        ),
+        (
+            "properties: {messaging: {backend_module: nope, backend_class: X}}\n",
+            1,
+            25,
+            "messaging backend nope.X: cannot import 'nope'",
+            "",
+        ),
+        ("name: a\x01b\n", 1, 8, "a character that YAML does not allow: U+0001", "escape"),
+        ("name: !!bool maybe\n", 1, 7, "name: cannot be read as '!!bool'", ""),
+        ('name: "\\ud800"\n', 1, 7, "name: cannot be read as '!!str'", ""),
+        ("name: n\n7: x\n", 2, 1, "the key 7 is not text", "put it in quotes"),
+        ("name: n\n? [a]\n: b\n", 2, 3, "this key is not text", ""),
+        ("name: a: b\n", 1, 8, "not valid YAML: mapping values are not allowed here", ""),
+        ("name: a\n---\nname: b\n", 2, 1, "expected a single document", ""),
+        ("agents:\n\t- name: x\n", 2, 1, "not valid YAML", "indent with spaces"),
+        ('{"name": "\\ud800"}', 1, 10, "name: cannot be read", ""),
+        ('{\n\t"id": "a",\n\t"id": "b"\n}', 3, 2, "key 'id' is given twice", "line 2"),
+        ("[" * 9000, 1, 1, "nested too deeply", ""),
     ],
 )
 def test_each_problem_has_its_place(
@@ -184,6 +219,48 @@ def test_json_is_read_with_places_too() -> None:
     assert GuildBuilder.from_spec_json(good).build_spec().id == "j"
 
 
+def test_broken_json_files_are_told_as_json(tmp_path: Path) -> None:
+    """A file called .json is JSON: what is wrong with it is not explained as YAML."""
+    file = tmp_path / "guild.json"
+    file.write_text('{"name": "n",\n\t"id": }')
+    with pytest.raises(SpecFileError) as caught:
+        read_guild_file(file)
+    (problem,) = caught.value.problems
+    assert (problem.line, problem.column) == (2, 8)
+    assert problem.message == "not valid JSON: expecting value"
+    assert problem.source == ' "id": }'
+
+
+def test_an_alias_into_itself_is_refused() -> None:
+    """A value that contains itself is a problem, not an endless loop; shared values are fine."""
+    (found,) = problems_of("dependency_map: {loop: {value: &x [*x]}}\n")
+    assert found[2] == "an alias leads back into itself"
+    text = "agents:\n- &a {name: a, class_name: " + AGENT + "}\n- *a\n"
+    assert [agent.name for agent in read_guild_text(text).agents] == ["a", "a"]
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("import no_such_dependency\n", "ModuleNotFoundError: No module named"),
+        ("x = 1\ndef broken(:\n", "SyntaxError"),
+        ("raise SystemExit(3)\n", "SystemExit: 3"),
+    ],
+)
+def test_modules_that_cannot_be_imported(tmp_path: Path, body: str, message: str) -> None:
+    """What a named module raises is told at the name, with its own file and line."""
+    module = f"fails_with_{message.split(':', maxsplit=1)[0].lower()}"
+    (tmp_path / f"{module}.py").write_text(body)
+    file = tmp_path / "guild.yaml"
+    file.write_text(f"agents:\n  - {{name: n, class_name: {module}.Thing}}\n")
+    with pytest.raises(SpecFileError) as caught:
+        read_guild_file(file)
+    (problem,) = caught.value.problems
+    assert (problem.line, problem.column) == (2, 27)
+    assert message in problem.message
+    assert f"{module}.py:{body.count(chr(10))})" in problem.message
+
+
 @pytest.mark.parametrize("text", ["", "# nothing\n", "- a\n", "just text\n", "\t- x: {\n"])
 def test_files_that_are_no_guild(text: str) -> None:
     """Nothing, a list, a text, or broken syntax is a problem, never a crash."""
@@ -242,12 +319,59 @@ def test_what_is_written_is_read_again(spec: GuildSpec) -> None:
     assert read_guild_text(write_json(spec)) == spec
 
 
-@pytest.mark.parametrize("value", [{1, 2}, object(), {"deep": [object()]}, {3: 4}])
-def test_what_a_file_cannot_hold_is_named(value: Any) -> None:
-    """A dependency value that JSON has nothing like is refused with its path."""
+@pytest.mark.parametrize(
+    "text", ["a\x85b", "a\u2028b", "1e3", "0o7", "no", "12:30", "=", "<<", "2020-01-01", " \n"]
+)
+def test_words_that_mean_something_to_yaml_stay_words(text: str) -> None:
+    """Text that YAML would take for something else, or break, comes back as it was."""
+    agent = AgentSpec(name="a", class_name=AGENT, dependency_map={"k": DependencySpec.of(text)})
+    spec = GuildSpec(agents=(agent,))
+    assert read_guild_text(write_yaml(spec)) == spec
+    assert read_guild_text(write_json(spec)) == spec
+
+
+class Colour(StrEnum):
+    RED = "red"
+
+
+@pytest.mark.parametrize(
+    ("value", "what"),
+    [
+        ({1, 2}, "is a set"),
+        (object(), "is a object"),
+        ({"deep": [object()]}, r"\['deep'\]\[0\] is a object"),
+        ({3: 4}, "is a dict with the key 3"),
+        ((1, 2), "is a tuple"),
+        (math.nan, "is nan"),
+        (Path("x"), "is a PosixPath"),
+        (Colour.RED, "is a Colour"),
+        ("\ud800", "half a character"),
+    ],
+)
+@pytest.mark.parametrize("write", [write_yaml, write_json])
+def test_what_a_file_cannot_hold_is_named(
+    write: Callable[[GuildSpec], str], value: Any, what: str
+) -> None:
+    """A dependency value that would not come back as it was is refused with its path."""
     agent = AgentSpec(name="a", class_name=AGENT, dependency_map={"db": DependencySpec.of(value)})
-    with pytest.raises(SpecError, match=r"agents\[0\]\.dependency_map\['db'\]\.value"):
-        write_yaml(GuildSpec(agents=(agent,)))
+    with pytest.raises(
+        SpecError, match=rf"agents\[0\]\.dependency_map\['db'\]\.value.*{what}"
+    ) as caught:
+        write(GuildSpec(agents=(agent,)))
+    assert "DependencyResolver" in caught.value.hint
+
+
+def test_typed_properties_are_written_for_their_class() -> None:
+    """Properties, which their class reads back, may be paths and dates; objects are refused."""
+
+    def guild(**properties: Any) -> GuildSpec:
+        return GuildSpec(agents=(AgentSpec(name="a", class_name=AGENT, properties=properties),))
+
+    text = write_yaml(guild(folder=Path("/data"), day=date(2026, 1, 2), size=(1, 2)))
+    properties = yaml.safe_load(text.replace("'2026", "!!str '2026"))["agents"][0]["properties"]
+    assert properties == {"folder": "/data", "day": "2026-01-02", "size": [1, 2]}
+    with pytest.raises(SpecError, match=r"agents\[0\]\.properties\['x'\] is a object"):
+        write_json(guild(x=object()))
 
 
 def test_the_schema_is_current_and_fits() -> None:

@@ -3,7 +3,8 @@
 ====  =====================================================================
 0     the guild said that it is done, or the file is valid
 1     the guild failed: it said so, or an agent did not start, or died
-2     bad usage, or the guild's description is wrong
+2     bad usage, or the guild's description is wrong, or needs more processes
+      than it may have
 3     a module could not be imported
 4     the message server cannot be reached, or its port is held by another
 124   ``--timeout`` is over
@@ -21,6 +22,7 @@ from rustic_ai.core.errors import (
     MessagingConfigError,
     NotPicklableError,
     PortTakenError,
+    ProcessLimitError,
     RequestTimeoutError,
     SpecError,
 )
@@ -40,6 +42,8 @@ def exit_code_of(error: BaseException) -> int:
         case ImportFailedError():
             return IMPORT_FAILED
         case SpecError() | DependencyError() | NotPicklableError() | MessagingConfigError():
+            return BAD_INPUT
+        case ProcessLimitError():
             return BAD_INPUT
         case BackendUnavailableError() | PortTakenError():
             return NO_MESSAGING

@@ -9,11 +9,11 @@ from types import FrameType
 
 from rustic_ai.core.guild.guild import Guild
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
 
 
 class Interrupted(KeyboardInterrupt):
-    """Somebody wants the command to end."""
+    """Somebody wants the command to end, or its time is over."""
 
 
 class Interrupts:
@@ -24,7 +24,7 @@ class Interrupts:
 
     def __init__(self) -> None:
         self.first: int | None = None
-        """The first signal that came."""
+        """The first signal that came; SIGALRM: the time was over."""
         self._count = 0
         self._raising = False
 
@@ -43,6 +43,8 @@ class Interrupts:
                 signal.signal(number, handler)
 
     def _note(self, number: int, _: FrameType | None) -> None:
+        if number == signal.SIGALRM and not self._raising:
+            return  # the work is done already, or interrupted
         self.first = self.first or number
         self._count += 1
         if self._raising:
@@ -50,15 +52,21 @@ class Interrupts:
             raise Interrupted
 
     @contextmanager
-    def raised(self) -> Iterator[None]:
-        """Raise `Interrupted` in this block for a signal that comes while it lasts."""
+    def raised(self, limit: float | None = None) -> Iterator[None]:
+        """Raise `Interrupted` in this block for a signal that comes while it lasts.
+
+        Args:
+            limit: seconds after which it is raised without any.
+        """
         self._raising = True
+        signal.setitimer(signal.ITIMER_REAL, limit or 0.0)
         try:
             yield
         finally:
             self._raising = False
+            signal.setitimer(signal.ITIMER_REAL, 0.0)
 
-    def end(self, guild: Guild, say: Callable[[str], None]) -> None:
+    def end(self, guild: Guild, tell: Callable[[str], None]) -> None:
         """Shut the guild down; each further signal presses on, to SIGTERM and to SIGKILL."""
         done = 0
         while True:
@@ -66,18 +74,18 @@ class Interrupts:
                 with self.raised():
                     if self._count > done:
                         done += 1
-                        self._press_on(done, guild, say)
+                        self._press_on(done, guild, tell)
                     guild.shutdown()
             except Interrupted:
                 continue
             return
 
-    def _press_on(self, step: int, guild: Guild, say: Callable[[str], None]) -> None:
+    def _press_on(self, step: int, guild: Guild, tell: Callable[[str], None]) -> None:
         if step == 1:
-            say("finishing; Ctrl-C again to terminate the agents")
+            tell("finishing; Ctrl-C again to terminate the agents")
         elif step == 2:
-            say("terminating the agents; Ctrl-C again to kill them")
+            tell("terminating the agents; Ctrl-C again to kill them")
             guild.terminate()
         elif step == 3:
-            say("killing the agents")
+            tell("killing the agents")
             guild.kill()

@@ -7,18 +7,19 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from rustic_ai.core.cli.display import Display, LiveDisplay, PlainDisplay
+from rustic_ai.core.cli.display import Display, shown
+from rustic_ai.core.cli.errors_shown import errors_shown
 from rustic_ai.core.cli.exit_codes import GUILD_FAILED, INTERRUPTED, TERMINATED
 from rustic_ai.core.cli.failures import failures_reported
 from rustic_ai.core.cli.interrupts import Interrupted, Interrupts
+from rustic_ai.core.cli.output import result_kept_apart
 from rustic_ai.core.cli.target import load_target
+from rustic_ai.core.errors import RequestTimeoutError, SpecError
+from rustic_ai.core.guild.execution.engine_names import find_engine
 from rustic_ai.core.guild.guild import Guild
 from rustic_ai.core.guild.spec import GuildSpec
 from rustic_ai.core.guild.system_messages import GuildFinished
@@ -48,46 +49,61 @@ def run(
     """
     with failures_reported(traceback=log_level == "debug"):
         _configure_logging(log_level)
-        spec = _adjusted(load_target(target), engine, max_processes)
-        with _agents_print_to_stderr() as stdout:
+        spec = _runnable(load_target(target), engine, max_processes)
+        with result_kept_apart() as stdout:
             finished = _run(spec, timeout, quiet=quiet)
-            text = json.dumps(finished.result, indent=None if as_json else 2, ensure_ascii=False)
             if finished.result or as_json:
-                os.write(stdout, (text + "\n").encode())
+                indent = None if as_json else 2
+                text = json.dumps(finished.result, indent=indent, ensure_ascii=False)
+                with os.fdopen(stdout, "w", encoding="utf-8", closefd=False) as file:
+                    file.write(text + "\n")
         if not finished.success:
             raise typer.Exit(GUILD_FAILED)
 
 
 def _run(spec: GuildSpec, timeout: float | None, *, quiet: bool) -> GuildFinished:
-    console = Console(stderr=True)
     guild = Guild.from_spec(spec)
-    display: Display
-    if console.is_terminal and not quiet:
-        display = LiveDisplay(console, guild.get_process_info)
-    else:
-        display = PlainDisplay(console, guild.get_process_info, quiet=quiet)
     interrupts = Interrupts()
-    with interrupts.installed():
+    with interrupts.installed(), shown(guild.get_process_info, quiet=quiet) as display:
         try:
-            with interrupts.raised(), display:
-                display.say(f"guild {spec.name}: {len(spec.agents)} agents; Ctrl-C ends it")
-                for agent in spec.agents:
-                    display.starting(agent)
-                    guild.launch_agent(agent)
-                    display.started(agent)
-                guild.announce_start()
-                return guild.wait(timeout, display.progress)
+            with interrupts.raised(timeout), errors_shown(guild, display.tell):
+                return _work(guild, spec, display)
         except Interrupted:
+            if interrupts.first == signal.SIGALRM:
+                assert timeout is not None
+                raise RequestTimeoutError(
+                    waited_for=f"the end of guild {spec.id!r}", timeout=timeout
+                ) from None
             code = TERMINATED if interrupts.first == signal.SIGTERM else INTERRUPTED
             raise typer.Exit(code) from None
         finally:
-            interrupts.end(guild, lambda text: console.print(text, highlight=False))
+            interrupts.end(guild, display.tell)
 
 
-def _adjusted(spec: GuildSpec, engine: str | None, max_processes: int | None) -> GuildSpec:
+def _work(guild: Guild, spec: GuildSpec, display: Display) -> GuildFinished:
+    display.say(f"guild {spec.name} (agents: {len(spec.agents)}); Ctrl-C ends it")
+    for agent in spec.agents:
+        display.starting(agent)
+        guild.launch_agent(agent)
+        display.started(agent)
+    guild.announce_start()
+    return guild.wait(on_progress=display.progress)
+
+
+def _runnable(spec: GuildSpec, engine: str | None, max_processes: int | None) -> GuildSpec:
+    """Return the spec as the options change it.
+
+    Raises:
+        SpecError: there is no such engine, or nothing to run.
+    """
+    if not spec.agents:
+        raise SpecError(
+            summary=f"guild {spec.name!r} has no agents", hint="it would never be done; add some"
+        )
     changes = {"execution_engine": engine, "max_processes": max_processes}
     given = {name: value for name, value in changes.items() if value is not None}
     properties = spec.properties.model_copy(update=given)
+    find_engine(properties.execution_engine)
     return spec.model_copy(update={"properties": properties})
 
 
@@ -98,20 +114,3 @@ def _configure_logging(level: str) -> None:
     logging.basicConfig(
         level=number, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
     )
-
-
-@contextmanager
-def _agents_print_to_stderr() -> Iterator[int]:
-    """Keep standard output for the result: what agents print goes to standard error.
-
-    Yields the descriptor of the real standard output.
-    """
-    sys.stdout.flush()
-    real = os.dup(1)
-    os.dup2(2, 1)
-    try:
-        yield real
-    finally:
-        sys.stdout.flush()
-        os.dup2(real, 1)
-        os.close(real)

@@ -21,5 +21,8 @@ def schema(
     text = json.dumps(guild_schema(), indent=2) + "\n"
     if output is None:
         sys.stdout.write(text)
-    else:
+        return
+    try:
         output.write_text(text, encoding="utf-8")
+    except OSError as e:
+        raise typer.BadParameter(f"{output} cannot be written: {e.strerror}") from e

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import traceback
+from collections.abc import Callable
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
-from rustic_ai.core.errors import SpecError
+from rustic_ai.core.errors import GuildError, SpecError
 from rustic_ai.core.guild.builders import GuildBuilder
 from rustic_ai.core.guild.spec import GuildSpec
 from rustic_ai.core.guild.spec_file import read_guild_file
@@ -30,7 +33,7 @@ def load_target(target: str) -> GuildSpec:
     make_importable(Path.cwd())
     try:
         found: Any = importlib.import_module(module_name)
-    except Exception as e:
+    except (Exception, SystemExit) as e:
         raise import_failure(module_name, e) from e
     for part in name.split("."):
         if not hasattr(found, part):
@@ -40,7 +43,7 @@ def load_target(target: str) -> GuildSpec:
             )
         found = getattr(found, part)
     if callable(found) and not isinstance(found, type):
-        found = found()
+        found = _call(found, target)
     if isinstance(found, GuildBuilder):
         found = found.build_spec()
     if not isinstance(found, GuildSpec):
@@ -49,3 +52,18 @@ def load_target(target: str) -> GuildSpec:
             hint="give the name of a GuildSpec, a GuildBuilder, or a function that returns one",
         )
     return found
+
+
+def _call(function: Callable[[], Any], target: str) -> Any:
+    try:
+        return function()
+    except GuildError:
+        raise
+    except (Exception, SystemExit) as e:
+        text = "".join(traceback.format_exception(e.with_traceback(_below(e.__traceback__))))
+        raise SpecError(summary=f"{target} failed:\n{text.rstrip()}") from e
+
+
+def _below(trace: TracebackType | None) -> TracebackType | None:
+    """Leave our own frame, the first one, out."""
+    return trace.tb_next if trace is not None else None

@@ -27,7 +27,7 @@ def validate(
             report(e)
             wrong = True
         else:
-            line = f"{file}: valid, {len(spec.agents)} agents"
+            line = f"{file}: valid (agents: {len(spec.agents)})"
             console.print(line, highlight=False, markup=False, soft_wrap=True)
     if wrong:
         raise typer.Exit(BAD_INPUT)

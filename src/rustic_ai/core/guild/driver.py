@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from pydantic import BaseModel
@@ -37,19 +36,17 @@ class Collector:
         self._messaging = messaging
         self._topic = topic
         self._name = f"collector-{secrets.token_hex(8)}"
-        self._queue: queue.SimpleQueue[Message] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
 
     def __enter__(self) -> Self:
         self._messaging.subscribe(self._topic, self._queue.put, subscriber=self._name)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._messaging.unsubscribe(self._topic, subscriber=self._name)
+    def __exit__(self, *_: object) -> None:
+        try:
+            self._messaging.unsubscribe(self._topic, subscriber=self._name)
+        finally:
+            self._queue.put(None)  # ends the iteration of a thread that still waits
 
     def next(self, timeout: float | None = None) -> Message | None:
         """Wait up to `timeout` seconds for the next message; None where none came."""

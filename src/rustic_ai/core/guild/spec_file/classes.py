@@ -74,12 +74,11 @@ def _found(
         places = f" (looked in {', '.join(e.looked_in)})" if e.looked_in else ""
         what = e.summary or f"class {e.name!r} was not found"
         findings.add(what + places, path, node.start, e.hint)
-    except SpecError as e:
+    except (SpecError, MessagingConfigError) as e:
         findings.add(e.describe(), path, node.start, e.hint)
     except (Exception, SystemExit) as e:  # noqa: BLE001 - whatever the user's modules raise
         module = name.partition(":")[0] if ":" in name else name.rpartition(".")[0]
-        failure = e if isinstance(e, ImportFailedError) else import_failure(module, e)
-        findings.add(failure.describe(), path, node.start, failure.hint)
+        findings.add(import_failure(module or name, e).describe(), path, node.start)
     return None
 
 

@@ -62,7 +62,7 @@ def _value(token: re.Match[str], tokens: _Tokens, path: Path, findings: Findings
             value.encode()  # refuses escapes of half a character
     except ValueError:  # or more digits than Python converts
         findings.add(f"{path_text(path)}: cannot be read", path, start)
-        return Node(start, "")
+        return Node(start, token[0])
     return Node(start, value)
 
 

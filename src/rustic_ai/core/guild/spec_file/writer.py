@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from pathlib import PurePath
+import math
 from typing import Any
 
 import yaml
 from pydantic import BaseModel
+from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from rustic_ai.core.errors import SpecError
-from rustic_ai.core.guild.spec import GuildSpec
+from rustic_ai.core.guild.spec import AgentSpec, DependencySpec, GuildSpec
 from rustic_ai.core.guild.spec_file.yaml_source import CORE_SCHEMA
+from rustic_ai.core.messaging.core.messaging_config import MessagingConfig
+
+_USE_A_RESOLVER = (
+    "give a DependencySpec with a DependencyResolver class instead of the object itself"
+)
+_USE_PLAIN_VALUES = "give text, numbers, booleans, lists and dicts"
 
 
 def write_yaml(spec: GuildSpec) -> str:
     """Write a guild as YAML, without what is at its default; reading it gives the same spec.
+
+    An agent's properties are written as JSON has them, a `Path` as text for example: its class
+    turns them back. All else must be plain.
 
     Raises:
         SpecError: a value cannot be written; names its path.
@@ -42,7 +51,13 @@ class _Dumper(yaml.SafeDumper):
     def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 - PyYAML's
         return True
 
+    def represent_text(self, text: str) -> yaml.Node:
+        """Write line breaks that only YAML 1.1 knows as escapes: folding would turn them."""
+        style = '"' if any(c in text for c in "\x85\u2028\u2029") else None
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
+
+_Dumper.add_representer(str, _Dumper.represent_text)
 for _name, _pattern, _first in CORE_SCHEMA:
     _Dumper.add_implicit_resolver(f"tag:yaml.org,2002:{_name}", _pattern, _first)
 
@@ -52,33 +67,69 @@ def _fields(model: BaseModel, path: str) -> dict[str, Any]:
     written: dict[str, Any] = {}
     for name, field in type(model).model_fields.items():
         value = getattr(model, name)
-        if name == "value":  # of a dependency: None is a value, too
-            given = name in model.model_fields_set
+        if isinstance(model, DependencySpec) and name == "value":  # None is a value, too
+            given = model.is_value
         else:
             given = value != field.get_default(call_default_factory=True)
         if given:
-            written[name] = _plain(value, f"{path}.{name}" if path else name)
+            written[name] = _field(model, name, value, f"{path}.{name}" if path else name)
     return written
 
 
-def _plain(value: Any, path: str) -> Any:
-    """Return a value as JSON has it.
+def _field(model: BaseModel, name: str, value: Any, path: str) -> Any:
+    if isinstance(model, AgentSpec) and name == "properties":
+        return _jsonable(value, path)
+    if isinstance(model, DependencySpec):
+        return _plain(value, path, _USE_A_RESOLVER)
+    if isinstance(model, MessagingConfig):
+        return _plain(value, path, _USE_PLAIN_VALUES)
+    return _described(value, path)
+
+
+def _described(value: Any, path: str) -> Any:
+    """Return what the descriptions themselves define: models, tuples and dicts of them, values."""
+    match value:
+        case BaseModel():
+            return _fields(value, path)
+        case tuple():
+            return [_described(item, f"{path}[{index}]") for index, item in enumerate(value)]
+        case dict():
+            return {key: _described(item, f"{path}[{key!r}]") for key, item in value.items()}
+        case _:
+            return value
+
+
+def _jsonable(value: Any, path: str) -> Any:
+    """Return typed values in the form from which their model makes them again."""
+    if isinstance(value, dict) and all(isinstance(key, str) for key in value):
+        return {key: _jsonable(item, f"{path}[{key!r}]") for key, item in value.items()}
+    try:
+        return _plain(to_jsonable_python(value), path, _USE_PLAIN_VALUES)
+    except PydanticSerializationError as e:
+        raise _refusal(path, f"a {type(value).__name__}", _USE_PLAIN_VALUES) from e
+
+
+def _plain(value: Any, path: str, hint: str) -> Any:
+    """Return a value of which JSON has the like, so that it comes back as it was.
 
     Raises:
         SpecError: JSON has nothing like it.
     """
-    match value:
-        case None | bool() | int() | float() | str():
-            return value
-        case BaseModel():
-            return _fields(value, path)
-        case list() | tuple():
-            return [_plain(item, f"{path}[{i}]") for i, item in enumerate(value)]
-        case Mapping() if all(isinstance(key, str) for key in value):
-            return {key: _plain(item, f"{path}[{key!r}]") for key, item in value.items()}
-        case PurePath():
-            return str(value)
-    raise SpecError(
-        summary=f"{path} is a {type(value).__name__}, which a file cannot hold",
-        hint="give a DependencySpec with a DependencyResolver class instead of the object itself",
-    )
+    if isinstance(value, dict):
+        for key in value:
+            if not isinstance(key, str):
+                raise _refusal(path, f"a dict with the key {key!r}", hint)
+        return {key: _plain(item, f"{path}[{key!r}]", hint) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item, f"{path}[{index}]", hint) for index, item in enumerate(value)]
+    if type(value) is float and not math.isfinite(value):
+        raise _refusal(path, str(value), hint)
+    if type(value) is str and any("\ud800" <= character <= "\udfff" for character in value):
+        raise _refusal(path, "text with half a character (a lone surrogate)", hint)
+    if value is None or type(value) in {bool, int, float, str}:
+        return value
+    raise _refusal(path, f"a {type(value).__name__}", hint)
+
+
+def _refusal(path: str, what: str, hint: str) -> SpecError:
+    return SpecError(summary=f"{path} is {what}, which a file cannot hold", hint=hint)

@@ -114,7 +114,7 @@ class _Converter:
                 tag = node.tag.replace(_PREFIX, "!!")
                 what = f"{path_text(path) or 'the file'}: cannot be read as {tag!r}"
                 self._findings.add(what, path, start)
-                return Node(start, node.value)
+                return Node(start, node.value.encode(errors="replace").decode())
         tag = node.tag.replace(_PREFIX, "!!")
         self._findings.add(f"the tag {tag!r} is not allowed here", path, start)
         return Node(start, None)
