@@ -262,6 +262,24 @@ def test_the_server_outlives_its_owner_for_the_others(free_port: int) -> None:
     wait_until(lambda: not servers_on(free_port), timeout=2)
 
 
+def test_nothing_is_held_back_when_the_owner_goes() -> None:
+    """What clients send at the moment in which the server learns of it is answered at once."""
+    for _ in range(100):
+        server = EmbeddedServer(port=0)
+        server.start_thread()
+        client = EmbeddedMessagingBackend(port=server.port, auto_start_server=False)
+        owner_goes = threading.Thread(target=server.end_when_empty, args=(lambda _: None,))
+        owner_goes.start()
+        sent = [message(str(n)) for n in range(10)]
+        for one in sent:
+            client.store_message(SPACE, TOPIC, one)
+        assert client.get_messages_for_topic(TOPIC) == sent
+        owner_goes.join()
+        client.cleanup()
+        server.join()
+        server.stop_thread()
+
+
 def test_the_server_ends_with_a_killed_owner(free_port: int) -> None:
     """Without other clients nothing is left two seconds after `kill -9`."""
     with start_program(free_port) as owner:

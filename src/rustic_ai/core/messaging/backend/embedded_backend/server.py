@@ -175,6 +175,7 @@ class EmbeddedServer:
             for key, events in self._selector.select(0):
                 if isinstance(key.data, _Connection):
                     self._serve(key.data, events)
+            self._flush()
             self._when_decided(not self._connections)
         return not self._connections
 
