@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import socket
 import time
@@ -49,7 +50,7 @@ def test_a_guild_that_fails(guild_file: Callable[..., Path]) -> None:
     code, out, err = run("run", "-q", guild_file("Finisher", name="loser"))
     assert code == 1
     assert json.loads(out) == {"answer": 42}
-    assert err == "printed by an agent\n"
+    assert re.fullmatch(r"\[loser \d+\] printed by an agent\n", err)
 
 
 def test_an_agent_that_dies_fails_the_guild(guild_file: Callable[..., Path]) -> None:

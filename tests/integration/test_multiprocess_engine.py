@@ -161,10 +161,10 @@ def test_unpicklable_values_are_refused_with_their_path(
         with pytest.raises(NotPicklableError) as caught:
             guild.launch_agent(builder.build_spec())
         assert guild.get_agent_count() == 0
+        assert len(psutil.Process().children()) == before
     path = 'dependencies["db"]["pool"].parts[0]["guard"] is a _thread.lock'
     assert path in str(caught.value)
     assert "DependencyResolver" in caught.value.hint
-    assert len(psutil.Process().children()) == before
 
 
 def test_classes_of_a_script_work_in_its_agents(free_port: int) -> None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
 from pydantic import BaseModel
 
 from rustic_ai.core.errors import BackendClosedError
 from rustic_ai.core.guild.driver import Collector, Driver
-from rustic_ai.core.guild.execution.engine import ExecutionEngine
+from rustic_ai.core.guild.execution.engine import ExecutionEngine, raise_all
 from rustic_ai.core.guild.execution.engine_names import find_engine
 from rustic_ai.core.guild.execution.stats import ExitReport
 from rustic_ai.core.guild.spec import (
@@ -26,6 +26,17 @@ from rustic_ai.core.guild.topics import GuildTopics
 from rustic_ai.core.messaging.core.message import AgentTag, Message
 from rustic_ai.core.messaging.core.messaging_config import MessagingConfig
 from rustic_ai.core.messaging.core.messaging_interface import MessagingInterface
+
+_ENGINE_PROPERTIES = (
+    "start_method",
+    "preload",
+    "restart_policy",
+    "strategy",
+    "limits",
+    "heartbeat_timeout",
+    "handler_timeout",
+)
+"""Properties of a guild that the multiprocess engine takes as they are."""
 
 logger = logging.getLogger(__name__)
 
@@ -120,20 +131,40 @@ class Guild:
             agent_spec: the agent.
             execution_engine: where it runs; default: the guild's engine.
         """
+        self.launch_agents([agent_spec], execution_engine)
+
+    def launch_agents(
+        self, agent_specs: Sequence[AgentSpec], execution_engine: ExecutionEngine | None = None
+    ) -> None:
+        """Start agents at the same time; returns when all are ready.
+
+        What is wrong with a spec, and too little room for all, is raised before anything starts.
+        Agents that start although others do not go on.
+
+        Args:
+            agent_specs: the agents.
+            execution_engine: where they run; default: the guild's engine.
+
+        Raises:
+            AgentStartError: one did not become ready.
+            ExceptionGroup: several did not; of their errors.
+        """
         engine = execution_engine or self._own_engine()
         self._adopt(engine)
-        engine.run_agent(
-            self._base, agent_spec, self._messaging_config(), 0, messaging=self._open_messaging
+        failures = engine.run_agents(
+            self._base, agent_specs, self._messaging_config(), messaging=self._open_messaging
         )
         with self._lock:
-            self._planned.pop(agent_spec.id, None)
-            self._specs[agent_spec.id] = agent_spec
-            self._engine_of[agent_spec.id] = engine
+            for agent_spec in agent_specs:
+                if agent_spec.id not in failures:
+                    self._planned.pop(agent_spec.id, None)
+                    self._specs[agent_spec.id] = agent_spec
+                    self._engine_of[agent_spec.id] = engine
+        raise_all(failures)
 
     def launch_all(self) -> None:
-        """Start the agents of the spec that do not run yet, in its order; then announce it."""
-        for agent_spec in list(self._planned.values()):
-            self.launch_agent(agent_spec)
+        """Start the agents of the spec that do not run yet, at the same time; then announce it."""
+        self.launch_agents(list(self._planned.values()))
         self.announce_start()
 
     def announce_start(self) -> None:
@@ -298,7 +329,9 @@ class Guild:
                 engine_class = find_engine(wanted)
                 options: dict[str, Any] = {"organization_id": self._organization_id}
                 if wanted == "multiprocess":
-                    options["max_processes"] = self._base.properties.max_processes or self._room()
+                    properties = self._base.properties
+                    options["max_processes"] = properties.max_processes or self._room()
+                    options |= {name: getattr(properties, name) for name in _ENGINE_PROPERTIES}
                 self._default_engine = engine_class(self.id, **options)
             return self._default_engine
 
@@ -315,7 +348,7 @@ class Guild:
 
     def _agent_ended(self, report: ExitReport) -> None:
         driver = self._driver
-        if driver is not None and report.failed:
+        if driver is not None and report.failed and report.is_final:
             driver.agent_failed(report)
 
     def _messaging_config(self) -> MessagingConfig:

@@ -5,11 +5,18 @@ from __future__ import annotations
 import secrets
 import unicodedata
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from rustic_ai.core.guild.supervision import (
+    NO_LIMITS,
+    TEMPORARY,
+    ResourceLimits,
+    RestartPolicy,
+    Strategy,
+)
 from rustic_ai.core.guild.topics import GuildTopics
 from rustic_ai.core.messaging.core.messaging_config import MessagingConfig
 
@@ -107,6 +114,12 @@ class AgentSpec(_Description):
     dependency_map: dict[Name, DependencySpec] = Field(
         default_factory=dict, description="Dependencies of its own; they go before the guild's."
     )
+    restart_policy: RestartPolicy | None = Field(
+        default=None, description="Whether it is started again; default: the guild's."
+    )
+    limits: ResourceLimits | None = Field(
+        default=None, description="What its process may use; default: the guild's."
+    )
     resources: ResourceSpec = Field(
         default_factory=ResourceSpec, description="What it needs where it can be placed."
     )
@@ -132,6 +145,27 @@ class GuildProperties(_Description):
     )
     max_processes: Annotated[int, Field(ge=1)] | None = Field(
         default=None, description="Limit of the multiprocess engine; default: enough for `agents`."
+    )
+    start_method: Literal["auto", "forkserver", "spawn"] = Field(
+        default="auto", description="How the multiprocess engine starts processes."
+    )
+    preload: tuple[Name, ...] = Field(
+        default=(), description="Modules that are imported once, before agents are forked."
+    )
+    restart_policy: RestartPolicy = Field(
+        default=TEMPORARY, description="Whether agents are started again."
+    )
+    strategy: Strategy = Field(
+        default=Strategy.ONE_FOR_ONE, description="Which agents start again when one does."
+    )
+    limits: ResourceLimits = Field(
+        default=NO_LIMITS, description="What an agent's process may use."
+    )
+    heartbeat_timeout: Annotated[float, Field(gt=0)] | None = Field(
+        default=30.0, description="Seconds without a sign of life until an agent is killed."
+    )
+    handler_timeout: Annotated[float, Field(gt=0)] | None = Field(
+        default=None, description="Seconds until a handler is taken for endless; default: never."
     )
     messaging: MessagingConfig | None = Field(
         default=None, description="How messages travel; default: the embedded server."

@@ -41,23 +41,29 @@ class Dispatcher:
             name: tuple(p for p in agent.processors if p.format in {name, None}) for name in formats
         }
 
-    def handle(self, message: Message) -> None:
+    def handle(self, message: Message) -> int:
         """Pass the message to every handler that wants it, in the order of their definition.
 
         The agent's own messages are not handled, nor, where it acts only when tagged, those that
         do not name it. An exception becomes an error message.
+
+        Returns:
+            How many handlers failed.
         """
         agent = self._agent
+        failed = 0
         if message.sender.id == agent.id:
-            return
+            return failed
         if agent.spec.act_only_when_tagged and not message.is_tagged(agent.id, agent.name):
-            return
+            return failed
         for processor in self._by_format.get(message.format, self._for_any):
             try:
                 self._call(processor, message)
             except Exception as e:
                 logger.exception("%s.%s failed", agent.name, processor.method)
                 self._report(e, message, processor)
+                failed += 1
+        return failed
 
     def _call(self, processor: Processor, message: Message) -> None:
         agent = self._agent

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
-from rustic_ai.core.guild.execution.stats import ExitReport
+from rustic_ai.core.errors import AgentStartError
+from rustic_ai.core.guild.execution.stats import AgentEvent, ExitReport
 from rustic_ai.core.guild.spec import AgentSpec, GuildSpec
 from rustic_ai.core.messaging.core.messaging_config import MessagingConfig
 from rustic_ai.core.messaging.core.messaging_interface import MessagingInterface
@@ -16,7 +17,17 @@ from rustic_ai.core.messaging.core.messaging_interface import MessagingInterface
 logger = logging.getLogger(__name__)
 
 ExitListener = Callable[[ExitReport], None]
+EventListener = Callable[[AgentEvent], None]
 MessagingSource = Callable[[], MessagingInterface]
+
+
+def raise_all(failures: dict[str, Exception]) -> None:
+    """Raise the only failure of `ExecutionEngine.run_agents`, or all as a group, if any."""
+    errors = list(failures.values())
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        raise ExceptionGroup(f"{len(errors)} agents did not start", errors)
 
 
 class ExecutionEngine(ABC):
@@ -36,6 +47,7 @@ class ExecutionEngine(ABC):
         self.guild_id = guild_id
         self.organization_id = organization_id
         self._exit_listeners: list[ExitListener] = []
+        self._event_listeners: list[EventListener] = []
         self._own_messaging: dict[str, MessagingInterface] = {}
         self._messaging_lock = threading.Lock()
 
@@ -71,6 +83,33 @@ class ExecutionEngine(ABC):
             AgentStartError: it did not become ready; with the traceback from where it ran.
             EngineClosedError: after `shutdown`.
         """
+
+    def run_agents(
+        self,
+        guild_spec: GuildSpec,
+        agent_specs: Sequence[AgentSpec],
+        messaging_config: MessagingConfig | dict[str, Any],
+        *,
+        messaging: MessagingSource | None = None,
+    ) -> dict[str, Exception]:
+        """Start agents, where the engine can at the same time; return when all are ready or failed.
+
+        Arguments as in `run_agent`. Agents that did start go on.
+
+        Returns:
+            Agent id -> `AgentStartError` of those that did not become ready.
+
+        Raises:
+            GuildError: something is wrong with one of them, or there is no room for all; nothing
+                was started, but by an engine that starts them one after another.
+        """
+        failures: dict[str, Exception] = {}
+        for spec in agent_specs:
+            try:
+                self.run_agent(guild_spec, spec, messaging_config, 0, messaging=messaging)
+            except AgentStartError as e:
+                failures[spec.id] = e
+        return failures
 
     @abstractmethod
     def stop_agent(self, guild_id: str, agent_id: str) -> None:
@@ -117,6 +156,13 @@ class ExecutionEngine(ABC):
         """Have `listener` called, on a thread of the engine's, with the report of every end."""
         self._exit_listeners.append(listener)
 
+    def add_event_listener(self, listener: EventListener) -> None:
+        """Have `listener` called, on a thread of the engine's, with every change of state.
+
+        An engine in whose hands agents neither start nor die alone has nothing to tell.
+        """
+        self._event_listeners.append(listener)
+
     def _messaging(
         self, guild_id: str, config: MessagingConfig, source: MessagingSource | None
     ) -> MessagingInterface:
@@ -142,6 +188,13 @@ class ExecutionEngine(ABC):
                 listener(report)
             except Exception:
                 logger.exception("a listener failed on the exit of %s", report.agent_name)
+
+    def _tell_event(self, event: AgentEvent) -> None:
+        for listener in list(self._event_listeners):
+            try:
+                listener(event)
+            except Exception:
+                logger.exception("a listener failed on %s", event)
 
     def __enter__(self) -> Self:
         return self

@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 from rustic_ai.core.class_names import load_class
 from rustic_ai.core.guild.agent.agent import Agent, AgentSetup
@@ -30,16 +31,40 @@ class AgentLaunch:
     guild_dependencies: Mapping[str, DependencySpec]
 
 
+class Pulse(Protocol):
+    """Is told around each message, so that others can see what an agent works on."""
+
+    def begin(self, message_id: int) -> None:
+        """A message is being handled."""
+
+    def end(self, errors: int) -> None:
+        """It has been, by handlers of which so many failed."""
+
+
+class NoPulse:
+    """Where nobody watches."""
+
+    def begin(self, message_id: int) -> None:
+        """Do nothing."""
+
+    def end(self, errors: int) -> None:
+        """Do nothing."""
+
+
 class AgentHost:
     """Runs one agent on the threads that bring it messages, one message at a time.
 
     Args:
         launch: the agent.
         messaging: the guild's messages; stays open.
+        pulse: is told around each message.
     """
 
-    def __init__(self, launch: AgentLaunch, messaging: MessagingInterface) -> None:
+    def __init__(
+        self, launch: AgentLaunch, messaging: MessagingInterface, pulse: Pulse | None = None
+    ) -> None:
         spec = launch.agent
+        self._pulse = pulse or NoPulse()
         self._spec = spec
         self._client = SimpleClient(AgentTag(spec.id, spec.name), messaging, self._receive)
         self._outbox = Outbox(self._client)
@@ -71,7 +96,7 @@ class AgentHost:
                 self._dispatcher.run(agent.on_start())
                 self._started = True
                 for message in self._early:
-                    self._dispatcher.handle(message)
+                    self._handle(message)
                 self._early.clear()
         except BaseException:
             self._close()
@@ -85,8 +110,12 @@ class AgentHost:
             if not self._started:  # its on_start is not through: the message waits
                 self._early.append(message)
                 return
-            assert self._dispatcher is not None
-            self._dispatcher.handle(message)
+            self._handle(message)
+
+    def _handle(self, message: Message) -> None:
+        assert self._dispatcher is not None
+        self._pulse.begin(message.id)
+        self._pulse.end(self._dispatcher.handle(message))
 
     def stop(self) -> None:
         """Let the message in hand finish, then run `on_stop` and close the dependencies.

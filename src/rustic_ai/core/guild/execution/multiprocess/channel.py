@@ -15,6 +15,7 @@ import msgspec
 
 _LENGTH = struct.Struct("<I")
 _MAX_FRAME = 16 << 20
+_RECEIVE = 1 << 16
 
 
 class Ready(msgspec.Struct, frozen=True, tag=True):
@@ -34,7 +35,13 @@ class Stop(msgspec.Struct, frozen=True, tag=True):
     """Engine: finish the message in hand and end."""
 
 
-ControlMessage = Ready | Failed | Stop
+class Retiring(msgspec.Struct, frozen=True, tag=True):
+    """Child: it reached a limit of its service and ends; a fresh process is to take over."""
+
+    reason: str
+
+
+ControlMessage = Ready | Failed | Retiring | Stop
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(ControlMessage).decode
 
@@ -58,18 +65,29 @@ class Channel:
             self._socket.sendall(_LENGTH.pack(len(body)) + body)
 
     def receive(self) -> list[ControlMessage] | None:
-        """Wait for bytes and return the messages that are complete; None at end of file.
-
-        On a non-blocking socket with nothing to read, returns an empty list.
-        """
+        """Wait for bytes and return the messages that are complete; None at end of file."""
         try:
-            data = self._socket.recv(65536)
-        except BlockingIOError:
-            return []
+            data = self._socket.recv(_RECEIVE)
         except OSError:
             return None
-        if not data:
-            return None
+        return self._take(data) if data else None
+
+    def drain(self) -> tuple[list[ControlMessage], bool]:
+        """Take what is there, on a non-blocking socket; the second says whether it has ended."""
+        found: list[ControlMessage] = []
+        while True:
+            try:
+                data = self._socket.recv(_RECEIVE)
+            except BlockingIOError:
+                return found, False
+            except OSError:
+                return found, True
+            more = self._take(data) if data else None
+            if more is None:
+                return found, True
+            found += more
+
+    def _take(self, data: bytes) -> list[ControlMessage] | None:
         self._buffer += data
         found: list[ControlMessage] = []
         while len(self._buffer) >= _LENGTH.size:
@@ -82,6 +100,10 @@ class Channel:
             found.append(_decode(bytes(self._buffer[_LENGTH.size : end])))
             del self._buffer[:end]
         return found
+
+    def close_in_fork(self) -> None:
+        """Close it in a forked copy of the program, whose end would not be ours otherwise."""
+        self._socket.close()
 
     def close(self) -> None:
         """Give the socket back."""

@@ -5,23 +5,51 @@ from __future__ import annotations
 import atexit
 import multiprocessing
 import os
+import sys
 import threading
 import weakref
-from typing import Any
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import Any, Literal
 
-from rustic_ai.core.errors import DuplicateAgentError, EngineClosedError, ProcessLimitError
+from rustic_ai.core.errors import (
+    AgentStartError,
+    DuplicateAgentError,
+    EngineClosedError,
+    ProcessLimitError,
+)
 from rustic_ai.core.guild.execution.checks import checked_spec
-from rustic_ai.core.guild.execution.engine import ExecutionEngine, MessagingSource
+from rustic_ai.core.guild.execution.engine import (
+    ExecutionEngine,
+    MessagingSource,
+    raise_all,
+)
 from rustic_ai.core.guild.execution.host import AgentLaunch
 from rustic_ai.core.guild.execution.multiprocess.boot import PackedLaunch
-from rustic_ai.core.guild.execution.multiprocess.launchers import Launcher, SpawnLauncher
+from rustic_ai.core.guild.execution.multiprocess.health import HealthLimits
+from rustic_ai.core.guild.execution.multiprocess.life import Deadlines, make_room_for_files
+from rustic_ai.core.guild.execution.multiprocess.log_receiver import LogReceiver
 from rustic_ai.core.guild.execution.multiprocess.main_module import refuse_while_importing
-from rustic_ai.core.guild.execution.multiprocess.supervisor import Supervisor
+from rustic_ai.core.guild.execution.multiprocess.nursery_process import NurserySettings
+from rustic_ai.core.guild.execution.multiprocess.runtime import LaunchPad, Runtime
+from rustic_ai.core.guild.execution.multiprocess.supervisor import SupervisorSettings
 from rustic_ai.core.guild.execution.multiprocess.tracker import MultiProcessAgentTracker
-from rustic_ai.core.guild.execution.multiprocess.wrapper import Deadlines, MultiProcessAgentWrapper
-from rustic_ai.core.guild.execution.stats import EngineStats
+from rustic_ai.core.guild.execution.multiprocess.wrapper import MultiProcessAgentWrapper
+from rustic_ai.core.guild.execution.stats import AgentEvent, EngineStats, ExitReport
 from rustic_ai.core.guild.spec import AgentSpec, GuildSpec
+from rustic_ai.core.guild.supervision import (
+    NO_LIMITS,
+    TEMPORARY,
+    ResourceLimits,
+    RestartPolicy,
+    Strategy,
+)
 from rustic_ai.core.messaging.core.messaging_config import MessagingConfig
+
+StartMethod = Literal["auto", "forkserver", "spawn"]
+_START_METHODS = ("auto", "forkserver", "spawn")
+_FILES_PER_AGENT = 3
+_OTHER_FILES = 256
 
 
 class MultiProcessExecutionEngine(ExecutionEngine):
@@ -34,11 +62,25 @@ class MultiProcessExecutionEngine(ExecutionEngine):
         guild_id: ID of the guild this engine manages.
         max_processes: maximum number of agent processes; default: the number of CPUs.
         organization_id: passed to dependency resolvers.
+        start_method: 'forkserver': agents are forked from a small clean process that has the
+            framework loaded, the nursery; 'spawn': each gets a fresh interpreter; 'auto':
+            forkserver on Linux, spawn elsewhere. The program itself is never forked.
+        preload: modules that the nursery imports beside the framework. Their import effects
+            happen once, and are shared by all agents.
+        restart_policy: for agents whose spec has none; default: 'temporary', whoever watches
+            decides. A policy, its dict, or the name of a restart.
+        strategy: which agents are started again when one is.
+        limits: for agents whose spec has none.
         start_timeout: seconds from launch to ready.
         stop_timeout: seconds from asking an agent to stop to SIGTERM; SIGKILL a second later.
+        heartbeat_timeout: seconds without a sign of life after which an agent is killed, with its
+            stacks in the report; None: never. One C call may hold the GIL for seconds.
+        handler_timeout: seconds after which a handler is taken for endless; None: never.
+        log_forwarding: have agents' log records handled by the handlers of this program, instead
+            of on the standard error that they share. Agents never wait for it.
 
     Raises:
-        ValueError: `max_processes` is less than 1.
+        ValueError: an argument is out of range.
     """
 
     def __init__(
@@ -47,22 +89,62 @@ class MultiProcessExecutionEngine(ExecutionEngine):
         max_processes: int | None = None,
         *,
         organization_id: str = "",
+        start_method: StartMethod = "auto",
+        preload: Sequence[str] = (),
+        restart_policy: RestartPolicy | str | dict[str, Any] = TEMPORARY,
+        strategy: Strategy | str = Strategy.ONE_FOR_ONE,
+        limits: ResourceLimits | dict[str, Any] = NO_LIMITS,
         start_timeout: float = Deadlines.start,
         stop_timeout: float = Deadlines.stop,
+        heartbeat_timeout: float | None = HealthLimits().heartbeat,
+        handler_timeout: float | None = None,
+        log_forwarding: bool = False,
     ) -> None:
         super().__init__(guild_id, organization_id)
         if max_processes is not None and max_processes < 1:
             raise ValueError(f"max_processes must be at least 1, not {max_processes}")
+        if start_method not in _START_METHODS:
+            raise ValueError(f"start_method must be one of {_START_METHODS}, not {start_method!r}")
+        if start_method == "forkserver" and sys.platform != "linux":
+            raise ValueError("start_method 'forkserver' needs Linux; use 'auto' or 'spawn'")
         self.max_processes = max_processes or os.cpu_count() or 1
-        self.tracker = MultiProcessAgentTracker()
-        self._deadlines = Deadlines(start=start_timeout, stop=stop_timeout)
-        self._launcher: Launcher = SpawnLauncher()
+        self.tracker = MultiProcessAgentTracker(self.max_processes)
+        self._policy = RestartPolicy.of(restart_policy)
+        self._limits = ResourceLimits.model_validate(limits)
+        self._settings = SupervisorSettings(
+            Strategy(strategy),
+            Deadlines(start=start_timeout, stop=stop_timeout),
+            HealthLimits(heartbeat_timeout, handler_timeout),
+        )
+        self._pid = os.getpid()
         self._lock = threading.Lock()
         self._closed = False
-        self._supervisor: Supervisor | None = None
+        self._logs = LogReceiver(guild_id) if log_forwarding else None
+        self._runtime: Runtime | None = None
+        self._pad = LaunchPad(
+            NurserySettings(
+                guild_id,
+                start_method != "spawn",
+                tuple(preload),
+                self._settings.deadlines.orphan,
+                self.tracker.table.fileno(),
+                self._logs.fileno() if self._logs is not None else -1,
+            )
+        )
         if multiprocessing.get_start_method(allow_none=True) is None:
             multiprocessing.set_start_method("spawn")
-        self._at_exit = _shut_down_at_exit(self)
+        self._at_exit: Callable[[], None] | None = _shut_down_at_exit(self)
+
+    def _run(self) -> Runtime:
+        """Return what the engine runs on, made for its first agent."""
+        if self._runtime is None:
+            make_room_for_files(_OTHER_FILES + _FILES_PER_AGENT * self.max_processes)
+            self._runtime = Runtime(
+                self.guild_id, self._pad, self.tracker.table, self._settings, self._logs, self._tell
+            )
+        return self._runtime
+
+    # Running
 
     def run_agent(
         self,
@@ -79,44 +161,91 @@ class MultiProcessExecutionEngine(ExecutionEngine):
         As `ExecutionEngine.run_agent`. A first start that fails is raised and leaves nothing
         listed.
         """
+        raise_all(self.run_agents(guild_spec, [agent_spec], messaging_config, messaging=messaging))
+
+    def run_agents(
+        self,
+        guild_spec: GuildSpec,
+        agent_specs: Sequence[AgentSpec],
+        messaging_config: MessagingConfig | dict[str, Any],
+        *,
+        messaging: MessagingSource | None = None,
+    ) -> dict[str, Exception]:
+        """Start agents at the same time, as `ExecutionEngine.run_agents`."""
         refuse_while_importing()
         config = MessagingConfig.of(messaging_config)
-        spec = checked_spec(guild_spec, agent_spec)
-        packed = PackedLaunch.pack(
-            AgentLaunch(guild_spec.id, self.organization_id, spec, guild_spec.dependency_map)
-        )
-        wrapper = self._admit(guild_spec.id, packed)
+        specs = [checked_spec(guild_spec, spec) for spec in agent_specs]
+        packed = [
+            PackedLaunch.pack(
+                AgentLaunch(guild_spec.id, self.organization_id, spec, guild_spec.dependency_map)
+            )
+            for spec in specs
+        ]
+        wrappers = self._admit(guild_spec.id, packed)
         try:
-            wrapper.run(self._messaging(guild_spec.id, config, messaging).config_for_agents())
-        except BaseException:
-            wrapper.abandon()
-            self._dismiss(guild_spec.id, wrapper)
+            joined = self._messaging(guild_spec.id, config, messaging).config_for_agents()
+            starts = [(wrapper, wrapper.begin(joined)) for wrapper in wrappers]
+            failures = {w.spec.id: error for w, start in starts if (error := _error_of(start))}
+        except BaseException:  # Ctrl-C while waiting: no process must stay behind
+            for wrapper in wrappers:
+                wrapper.kill("its start was interrupted")
+            for wrapper in wrappers:
+                wrapper.shutdown()
+                self._dismiss(guild_spec.id, wrapper)
             raise
+        for wrapper in wrappers:
+            if wrapper.spec.id in failures:
+                self._dismiss(guild_spec.id, wrapper)
+        return failures
 
-    def _admit(self, guild_id: str, packed: PackedLaunch) -> MultiProcessAgentWrapper:
-        """Reserve a place under the limit and list the agent, in one step."""
-        agent_id = packed.agent.id
+    def _admit(
+        self, guild_id: str, packed: Sequence[PackedLaunch]
+    ) -> list[MultiProcessAgentWrapper]:
+        """Reserve places under the limit for all, and list them, in one step or not at all."""
         with self._lock:
             if self._closed:
                 raise EngineClosedError(guild_id=self.guild_id)
-            known = self.tracker.get_agent_wrapper(guild_id, agent_id)
-            if known is not None and known.state.is_live:
-                raise DuplicateAgentError(guild_id=guild_id, agent_id=agent_id)
+            ids = [launch.agent.id for launch in packed]
+            for agent_id in ids:
+                known = self.tracker.get_agent_wrapper(guild_id, agent_id)
+                if (known is not None and known.state.is_live) or ids.count(agent_id) > 1:
+                    raise DuplicateAgentError(guild_id=guild_id, agent_id=agent_id)
             live = sum(wrapper.state.is_live for wrapper in self.tracker.wrappers())
-            if live >= self.max_processes:
+            if live + len(packed) > self.max_processes:
                 raise ProcessLimitError(guild_id=guild_id, limit=self.max_processes)
-            if self._supervisor is None:
-                self._supervisor = Supervisor(self.guild_id)
-            wrapper = MultiProcessAgentWrapper(
-                packed, self._launcher, self._supervisor, self._deadlines, self._tell_exit
-            )
-            self.tracker.add_agent(guild_id, packed.agent, wrapper)
-            return wrapper
+            return [self._list(guild_id, launch) for launch in packed]
+
+    def _list(self, guild_id: str, packed: PackedLaunch) -> MultiProcessAgentWrapper:
+        spec = packed.agent
+        supervisor = self._run().supervisor
+        known = self.tracker.get_agent_wrapper(guild_id, spec.id)
+        if known is not None:
+            self._let_go(known)
+        wrapper = MultiProcessAgentWrapper(
+            packed,
+            spec.restart_policy or self._policy,
+            spec.limits or self._limits,
+            supervisor,
+            self.tracker.reserve(guild_id, spec),
+        )
+        self.tracker.add_agent(guild_id, spec, wrapper)
+        return wrapper
 
     def _dismiss(self, guild_id: str, wrapper: MultiProcessAgentWrapper) -> None:
+        """Take an agent off the list, once the supervisor does nothing with it any more."""
         with self._lock:
             if self.tracker.get_agent_wrapper(guild_id, wrapper.spec.id) is wrapper:
                 self.tracker.remove_agent(guild_id, wrapper.spec.id)
+                self._let_go(wrapper)
+
+    def _let_go(self, wrapper: MultiProcessAgentWrapper) -> None:
+        """Give back what a dead agent holds, once the supervisor does nothing with it any more."""
+        runtime = self._runtime
+        if runtime is not None:
+            runtime.reactor.call(lambda: runtime.supervisor.forget(wrapper))
+        self.tracker.release(wrapper.place)
+
+    # Ending
 
     def stop_agent(self, guild_id: str, agent_id: str) -> None:
         """Stop an agent's process and take it off the list; returns when it is gone."""
@@ -131,17 +260,29 @@ class MultiProcessExecutionEngine(ExecutionEngine):
         Args:
             timeout: seconds from asking to SIGTERM, in place of `stop_timeout`.
         """
+        if os.getpid() != self._pid:
+            return  # a forked copy of the program: nothing of this is its own
         with self._lock:
             self._closed = True
-        for gone in [wrapper.request_stop(timeout) for wrapper in self.tracker.wrappers()]:
-            gone.result()
+            runtime = self._runtime
+        if runtime is not None:
+            for gone in runtime.supervisor.stop_all(timeout):
+                gone.result()
         with self._lock:  # not before: an interrupted shutdown can be called again
-            supervisor, self._supervisor = self._supervisor, None
-        if supervisor is not None:
-            supervisor.close()
+            if self._at_exit is None:
+                return
+            at_exit, self._at_exit = self._at_exit, None
+        if runtime is None:
+            self._pad.close()
+            if self._logs is not None:
+                self._logs.close()
+        else:
+            for wrapper in self.tracker.wrappers():
+                self._let_go(wrapper)
+            runtime.close()
         self._close_own_messaging()
         self.tracker.clear()
-        atexit.unregister(self._at_exit)
+        atexit.unregister(at_exit)
 
     def terminate(self) -> None:
         """Send SIGTERM to every agent's process, and SIGKILL soon."""
@@ -152,6 +293,8 @@ class MultiProcessExecutionEngine(ExecutionEngine):
         """Send SIGKILL to every agent's process."""
         for wrapper in self.tracker.wrappers():
             wrapper.kill("the engine was told to")
+
+    # Asking
 
     def get_agents_in_guild(self, guild_id: str) -> dict[str, AgentSpec]:
         """Return agent id -> spec, dead agents included."""
@@ -165,6 +308,22 @@ class MultiProcessExecutionEngine(ExecutionEngine):
         """Look at an agent's process now."""
         self.tracker.update_process_info(guild_id, agent_id)
         return self.tracker.get_process_info(guild_id, agent_id)
+
+    def get_exit_report(self, guild_id: str, agent_id: str) -> ExitReport | None:
+        """Return how an agent's last process ended; None before one has."""
+        wrapper = self.tracker.get_agent_wrapper(guild_id, agent_id)
+        return wrapper.exit_report if wrapper is not None else None
+
+    def dump_stacks(self, guild_id: str, agent_id: str) -> str:
+        """Return the stacks of all threads of an agent, which goes on as if nothing had happened.
+
+        Works while C code holds the GIL, and on a process that was stopped (SIGSTOP), which goes
+        on. Empty for an agent without a process.
+        """
+        wrapper = self.tracker.get_agent_wrapper(guild_id, agent_id)
+        if wrapper is None:
+            return ""
+        return wrapper.dump_stacks()
 
     def get_engine_stats(self) -> dict[str, Any]:
         """Return the engine's numbers."""
@@ -185,8 +344,23 @@ class MultiProcessExecutionEngine(ExecutionEngine):
         """
         return [w.spec for w in self.tracker.wrappers() if not w.state.is_live]
 
+    # Telling
 
-def _shut_down_at_exit(engine: MultiProcessExecutionEngine) -> Any:
+    def _tell(self, event: AgentEvent) -> None:
+        self._tell_event(event)
+        if event.report is not None and event.report.was_ready:
+            self._tell_exit(event.report)
+
+
+def _error_of(start: Future[None]) -> Exception | None:
+    try:
+        start.result()
+    except AgentStartError as e:
+        return e
+    return None
+
+
+def _shut_down_at_exit(engine: MultiProcessExecutionEngine) -> Callable[[], None]:
     reference = weakref.ref(engine)
 
     def at_exit() -> None:

@@ -1,7 +1,4 @@
-"""Ways to make an agent's process. Here: a fresh interpreter for each.
-
-The nursery, which forks agents from a small preloaded process, will stand beside it.
-"""
+"""Ways to make an agent's process: what they have in common, and a fresh interpreter for each."""
 
 from __future__ import annotations
 
@@ -12,109 +9,165 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import BinaryIO, Protocol
+from typing import Protocol
 
-from rustic_ai.core.guild.execution.multiprocess.boot import PackedLaunch, write_boot_file
-from rustic_ai.core.guild.execution.multiprocess.channel import Channel
-from rustic_ai.core.messaging.core.messaging_config import MessagingConfig
-
-_BOOTSTRAP = (
-    "import json,sys;"
-    "boot=open({boot},'rb');"
-    "sys.path[:]=json.loads(boot.readline());"
-    "from rustic_ai.core.guild.execution.multiprocess.child import main;"
-    "main(boot,{control})"
-)
+from rustic_ai.core.guild.execution.multiprocess.handover import Handover, marks_of
+from rustic_ai.core.guild.execution.multiprocess.nursery import BOOTSTRAP, python_command
+from rustic_ai.core.guild.execution.multiprocess.reactor import Reactor
 
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How the kernel says a process ended; negative exit code for a signal."""
+    """How a process ended: negative exit code for a signal; None for what nobody knows.
 
-    exitcode: int
-    peak_memory_mb: float
-    cpu_seconds: float
+    `trouble` says what stood in the way where there never was a process, or its end was not seen;
+    `lost` that only the nursery ended, so that a second try makes sense.
+    """
+
+    exitcode: int | None
+    peak_memory_mb: float | None = None
+    cpu_seconds: float | None = None
+    trouble: str = ""
+    lost: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Errand:
+    """A process that is wanted; the descriptors are lent for the time of `Launcher.start`."""
+
+    agent_name: str
+    slot: int
+    environment: Mapping[str, str]
+    boot: int
+    control: int
+    crash: int
+
+
+class ProcessWatcher(Protocol):
+    """Is told what becomes of a process; on the reactor's thread."""
+
+    def process_started(self) -> None:
+        """It exists, and `pid` is known."""
+
+    def process_ended(self, ending: Ending) -> None:
+        """It has ended, or could not be started. Called once."""
+
+
+class AgentProcess(Protocol):
+    """A process that was asked for."""
+
+    @property
+    def pid(self) -> int | None:
+        """Its pid; None until it exists."""
+
+    def signal(self, number: signal.Signals, *, group: bool = True) -> None:
+        """Send a signal to the process and whatever it has started in its group, or it alone."""
+
+    def give_up(self) -> None:
+        """Stop waiting for its end, which cannot be brought about."""
 
 
 class Launcher(Protocol):
-    """Makes agent processes."""
+    """Makes agent processes; used on the reactor's thread only, but for construction."""
 
-    def start(
-        self, packed: PackedLaunch, messaging: MessagingConfig, orphan_grace: float
-    ) -> AgentProcess:
-        """Start a process for the agent; returns before it is ready.
+    max_starting: int
+    """How many agents should start at the same time."""
 
-        Raises:
-            OSError: the system refuses another process.
-        """
+    def start(self, errand: Errand, watcher: ProcessWatcher) -> AgentProcess:
+        """Ask for a process; the watcher is told the rest."""
+
+    def close(self) -> None:
+        """Give everything back; all processes have ended."""
 
 
 class SpawnLauncher:
-    """Starts a fresh interpreter: nothing of this program's threads, locks or files gets in.
+    """Starts a fresh interpreter as a child of this program, on any POSIX system.
 
-    It has the environment, working directory and ``sys.path`` of the moment of launch, and leads
-    a session of its own, so that Ctrl-C at the terminal reaches only this program.
+    Args:
+        reactor: watches the processes.
+        guild_id: shown in the arguments of the processes.
+        table: descriptor of the shared table.
+        logs: descriptor of the socket that records are sent on, or -1.
     """
 
-    def start(
-        self, packed: PackedLaunch, messaging: MessagingConfig, orphan_grace: float
-    ) -> AgentProcess:
+    def __init__(self, reactor: Reactor, guild_id: str, table: int, logs: int) -> None:
+        self.max_starting = 2 * (os.cpu_count() or 1)
+        self._reactor = reactor
+        self._guild_id = guild_id
+        self._table = table
+        self._logs = logs
+
+    def start(self, errand: Errand, watcher: ProcessWatcher) -> AgentProcess:
         """Start an interpreter that runs `child.main`."""
-        boot = write_boot_file(packed, messaging, orphan_grace)
-        ours, theirs = socket.socketpair()
-        with boot, theirs:
-            try:
-                process = _spawn(boot, theirs, packed.agent.name)
-            except BaseException:
-                ours.close()
-                raise
-        ours.setblocking(False)
-        return AgentProcess(process.pid, Channel(ours), process)
+        handover = Handover(
+            errand.boot, errand.control, errand.crash, self._table, errand.slot, -1, self._logs
+        )
+        title = f"rustic-agent:{errand.agent_name}"
+        command = python_command(
+            BOOTSTRAP.format(handover=tuple(handover)),
+            title,
+            *marks_of(self._guild_id, self._table),
+        )
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            pass_fds=handover.descriptors(),
+            env=errand.environment,
+            start_new_session=True,
+        )
+        spawned = _SpawnedProcess(process, watcher, self._reactor)
+        self._reactor.post(watcher.process_started)
+        return spawned
+
+    def close(self) -> None:
+        """Do nothing: nothing is held."""
 
 
-def _spawn(boot: BinaryIO, control: socket.socket, name: str) -> subprocess.Popen[bytes]:
-    code = _BOOTSTRAP.format(boot=boot.fileno(), control=control.fileno())
-    flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # noqa: SLF001
-    return subprocess.Popen(  # the last argument only tells people whose process this is
-        [sys.executable, *flags, "-c", code, f"rustic-agent:{name}"],
-        stdin=subprocess.DEVNULL,
-        pass_fds=(boot.fileno(), control.fileno()),
-        start_new_session=True,
-    )
+class _SpawnedProcess:
+    """A child of ours: its pid stays its own until it is reaped, so signals hit no stranger."""
 
-
-class AgentProcess:
-    """A child of ours: its pid stays its own until `reap`, so signals never hit a stranger."""
-
-    def __init__(self, pid: int, channel: Channel, process: subprocess.Popen[bytes]) -> None:
-        self.pid = pid
-        self.channel = channel
+    def __init__(
+        self, process: subprocess.Popen[bytes], watcher: ProcessWatcher, reactor: Reactor
+    ) -> None:
+        self.pid = process.pid
         self._process = process
-        self._sentinel = _open_sentinel(pid)
+        self._watcher = watcher
+        self._reactor = reactor
+        self._sentinel = _open_sentinel(self.pid)
+        self._ended = False
+        reactor.watch(self, self._reap)
 
     def fileno(self) -> int:
         """Return the sentinel: a descriptor that is readable once the process has ended."""
         return self._sentinel
 
-    def signal(self, number: signal.Signals) -> None:
-        """Send a signal to the process and whatever it has started in its group."""
-        with contextlib.suppress(ProcessLookupError, PermissionError):  # ended: EPERM on macOS
-            os.killpg(self.pid, number)
+    def signal(self, number: signal.Signals, *, group: bool = True) -> None:
+        """Send a signal."""
+        if not self._ended:
+            with contextlib.suppress(ProcessLookupError, PermissionError):  # EPERM: macOS, ended
+                (os.killpg if group else os.kill)(self.pid, number)
 
-    def reap(self) -> Ending:
-        """Collect the process, which has ended; what it left in its group is killed."""
-        # Before the wait, while the dead leader still holds pid and group.
-        self.signal(signal.SIGKILL)
+    def _reap(self) -> None:
+        self.signal(signal.SIGKILL)  # what it left; the dead leader still holds pid and group
         _, status, usage = os.wait4(self.pid, 0)
         code = os.waitstatus_to_exitcode(status)
         self._process.returncode = code  # collected by us: Popen need not look for it
         unit = 1 if sys.platform == "darwin" else 1024
-        return Ending(code, usage.ru_maxrss * unit / 1e6, usage.ru_utime + usage.ru_stime)
+        self._let_go()
+        self._watcher.process_ended(
+            Ending(code, usage.ru_maxrss * unit / 1e6, usage.ru_utime + usage.ru_stime)
+        )
 
-    def close(self) -> None:
-        """Give the descriptors back."""
-        self.channel.close()
+    def give_up(self) -> None:
+        """Stop waiting."""
+        self._let_go()
+        self._watcher.process_ended(Ending(None, trouble="did not end after SIGKILL"))
+
+    def _let_go(self) -> None:
+        self._ended = True
+        self._reactor.unwatch(self)
         os.close(self._sentinel)
 
 
@@ -129,3 +182,10 @@ def _open_sentinel(pid: int) -> int:
 
     threading.Thread(target=wait_for_end, name=f"rustic-wait-{pid}", daemon=True).start()
     return reader
+
+
+def control_pair() -> tuple[socket.socket, socket.socket]:
+    """Return the engine's end, non-blocking, and the agent's."""
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    return ours, theirs

@@ -1,124 +1,272 @@
-"""The one thread that watches every agent's process of an engine.
-
-It waits on sockets, process sentinels and timers, never polls, and nothing that runs on it blocks.
-It is the only writer of an agent's state.
-"""
+"""Who decides: which agents start when, what follows a death, who hangs and is killed for it."""
 
 from __future__ import annotations
 
-import contextlib
-import heapq
-import itertools
 import logging
-import selectors
-import socket
-import threading
+import random
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
+
+from rustic_ai.core.guild.execution.multiprocess.boot import BootFile
+from rustic_ai.core.guild.execution.multiprocess.health import Health, HealthLimits
+from rustic_ai.core.guild.execution.multiprocess.launchers import Launcher
+from rustic_ai.core.guild.execution.multiprocess.life import AgentLife, Deadlines, Identity
+from rustic_ai.core.guild.execution.multiprocess.reactor import Action, Reactor, Timer
+from rustic_ai.core.guild.execution.multiprocess.restarts import decide
+from rustic_ai.core.guild.execution.multiprocess.table import SharedTable
+from rustic_ai.core.guild.execution.multiprocess.wrapper import MultiProcessAgentWrapper
+from rustic_ai.core.guild.execution.stats import AgentEvent, AgentState, ExitReport
+from rustic_ai.core.guild.supervision import Strategy
 
 logger = logging.getLogger(__name__)
 
-Action = Callable[[], None]
+
+@dataclass(frozen=True)
+class SupervisorSettings:
+    """How agents are looked after."""
+
+    strategy: Strategy = Strategy.ONE_FOR_ONE
+    deadlines: Deadlines = field(default_factory=Deadlines)
+    health: HealthLimits = field(default_factory=HealthLimits)
 
 
-class Waitable(Protocol):
-    """What a selector can wait for."""
+class _Cycle:
+    """Agents that are started again together, once all their processes are gone."""
 
-    def fileno(self) -> int:
-        """Return the descriptor."""
-
-
-class Timer:
-    """A planned action; cancelled, it is skipped."""
-
-    __slots__ = ("action", "at")
-
-    def __init__(self, at: float, action: Action) -> None:
-        self.at = at
-        self.action: Action | None = action
-
-    def cancel(self) -> None:
-        """Do not do it any more; lets go of what the action holds."""
-        self.action = None
+    def __init__(self, members: list[MultiProcessAgentWrapper], ready_at: float) -> None:
+        self.members = members
+        self.waits_for = {id(m) for m in members if m.life is not None}
+        self.ready_at = ready_at
 
 
 class Supervisor:
-    """A selector loop in a thread of its own; runs from construction to `close`."""
+    """Looks after the agents of an engine, in the order of their launch.
 
-    def __init__(self, name: str) -> None:
-        self._selector = selectors.DefaultSelector()
-        self._posted: deque[Action] = deque()
-        self._timers: list[tuple[float, int, Timer]] = []
-        self._order = itertools.count()
-        self._waker, self._wakee = socket.socketpair()
-        self._waker.setblocking(False)
-        self._wakee.setblocking(False)
-        self._selector.register(self._wakee, selectors.EVENT_READ, self._woken)
-        self._running = True
-        self._thread = threading.Thread(target=self._loop, name=f"rustic-supervisor-{name}")
-        self._thread.daemon = True
-        self._thread.start()
+    All but `post` is for the reactor's thread.
+
+    Args:
+        reactor: where everything happens.
+        launcher: makes processes.
+        table: where states are published.
+        settings: how agents are looked after.
+        tell: called with every change of state.
+    """
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        launcher: Launcher,
+        table: SharedTable,
+        settings: SupervisorSettings,
+        tell: Callable[[AgentEvent], None],
+    ) -> None:
+        self._reactor = reactor
+        self._launcher = launcher
+        self._table = table
+        self._settings = settings
+        self._tell = tell
+        self._agents: list[MultiProcessAgentWrapper] = []
+        self._waiting: deque[MultiProcessAgentWrapper] = deque()
+        self._starting: set[int] = set()
+        self._cycles: list[_Cycle] = []
+        self._closing = False
+        self._health = Health(reactor, settings.health, lambda: self._agents)
+
+    @property
+    def stop_grace(self) -> float:
+        """Seconds from asking an agent to stop to SIGTERM."""
+        return self._settings.deadlines.stop
+
+    @property
+    def orphan_grace(self) -> float:
+        """Seconds that agents have when the engine is gone."""
+        return self._settings.deadlines.orphan
 
     def post(self, action: Action) -> None:
-        """Have `action` done on the supervisor's thread. Never blocks; from any thread."""
-        self._posted.append(action)
-        with contextlib.suppress(BlockingIOError, OSError):  # full: it wakes anyway; closed: over
-            self._waker.send(b"x")
-
-    def watch(self, source: Waitable, action: Action) -> None:
-        """Do `action` whenever `source` is readable. On the supervisor's thread only."""
-        self._selector.register(source, selectors.EVENT_READ, action)
-
-    def unwatch(self, source: Waitable) -> None:
-        """Stop watching; not an error where it is not watched. On the supervisor's thread only."""
-        with contextlib.suppress(KeyError):
-            self._selector.unregister(source)
+        """Have something done on the reactor's thread; from any thread."""
+        self._reactor.post(action)
 
     def after(self, delay: float, action: Action) -> Timer:
-        """Do `action` in `delay` seconds. On the supervisor's thread only."""
-        timer = Timer(time.monotonic() + delay, action)
-        heapq.heappush(self._timers, (timer.at, next(self._order), timer))
-        return timer
+        """Have something done in so many seconds."""
+        return self._reactor.after(delay, action)
 
-    def close(self) -> None:
-        """End the thread and give the descriptors back."""
+    def stop_all(self, timeout: float | None) -> list[Future[None]]:
+        """Start nothing any more, and stop all agents at once; from any thread.
 
-        def end() -> None:
-            self._running = False
+        Args:
+            timeout: seconds from asking to SIGTERM, in place of the usual deadline.
 
-        self.post(end)
-        self._thread.join()
-        self._selector.close()
-        self._waker.close()
-        self._wakee.close()
+        Returns:
+            What `result()` waits on for each process to be gone.
+        """
+        stops: list[Future[None]] = []
 
-    def _woken(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            while self._wakee.recv(4096):
-                pass
+        def stop() -> None:
+            self._closing = True
+            stops.extend(agent.request_stop(timeout) for agent in self._agents)
 
-    def _loop(self) -> None:
-        while self._running:
-            for key, _ in self._selector.select(self._until_next_timer()):
-                self._do(key.data)
-            while self._posted:
-                self._do(self._posted.popleft())
-            while self._timers and self._timers[0][0] <= time.monotonic():
-                _, _, timer = heapq.heappop(self._timers)
-                if timer.action is not None:
-                    self._do(timer.action)
+        self._reactor.call(stop)
+        return stops
 
-    def _until_next_timer(self) -> float | None:
-        while self._timers and self._timers[0][2].action is None:
-            heapq.heappop(self._timers)
-        if not self._timers:
-            return None
-        return max(0.0, self._timers[0][0] - time.monotonic())
+    # Starting
 
-    def _do(self, action: Action) -> None:
-        try:
-            action()
-        except Exception:
-            logger.exception("an action of the supervisor failed")
+    def launch(self, agent: MultiProcessAgentWrapper) -> None:
+        """Start an agent's process, as soon as not too many others start."""
+        if self._closing:
+            agent.abandon()
+            return
+        if agent.state is not AgentState.STARTING:  # stopped meanwhile
+            return
+        if agent not in self._agents:
+            self._agents.append(agent)
+            self._health.look_after(agent)
+        self._waiting.append(agent)
+        self._start_waiting()
+
+    def relaunch(self, agent: MultiProcessAgentWrapper) -> None:
+        """Start an agent's next process."""
+        if agent.state not in {AgentState.BACKOFF, AgentState.FATAL} or self._closing:
+            return
+        agent.restarts += 1
+        agent.change(AgentState.STARTING)
+        self.launch(agent)
+
+    def _start_waiting(self) -> None:
+        while self._waiting and len(self._starting) < self._launcher.max_starting:
+            agent = self._waiting.popleft()
+            self._starting.add(id(agent))
+            agent.launch()
+
+    def start_is_over(self, agent: MultiProcessAgentWrapper) -> None:
+        """Take note that an agent is ready, or will not be."""
+        if agent in self._waiting:
+            self._waiting.remove(agent)
+        self._starting.discard(id(agent))
+        self._start_waiting()
+
+    def new_life(
+        self,
+        identity: Identity,
+        boot: BootFile,
+        environment: dict[str, str],
+        agent: MultiProcessAgentWrapper,
+    ) -> AgentLife:
+        """Return a process to begin."""
+        return AgentLife(
+            identity,
+            boot,
+            environment,
+            self._launcher,
+            self._reactor,
+            self._settings.deadlines,
+            agent,
+        )
+
+    def forget(self, agent: MultiProcessAgentWrapper) -> None:
+        """Look after an agent no more."""
+        agent.cancel_plan()
+        if agent in self._agents:
+            self._agents.remove(agent)
+
+    # Telling
+
+    def reset_cells(self, agent: MultiProcessAgentWrapper) -> None:
+        """Empty what the last process of an agent said."""
+        self._table.clear_cells(agent.place.slot)
+
+    def publish(self, agent: MultiProcessAgentWrapper) -> None:
+        """Write what there is to say of an agent into the table."""
+        self._table.write(agent.place.slot, agent.record())
+
+    def state_changed(
+        self, agent: MultiProcessAgentWrapper, report: ExitReport | None = None
+    ) -> None:
+        """Have everybody told of an agent's new state."""
+        self.publish(agent)
+        if report is not None and report.failed and report.was_ready:
+            log = logger.error if report.is_final else logger.warning
+            log("%s", report.details())
+        self._tell(
+            AgentEvent(
+                agent.guild_id,
+                agent.spec.id,
+                agent.spec.name,
+                agent.state,
+                agent.generation,
+                agent.get_process_id(),
+                time.time(),
+                report,
+            )
+        )
+
+    # Deciding
+
+    def decide(self, agent: MultiProcessAgentWrapper, life: AgentLife, report: ExitReport) -> None:
+        """Do what the policy of an agent wants after an end that nobody asked for."""
+        now = time.monotonic()
+        decision = decide(
+            agent.policy,
+            agent.history,
+            normal=report.exitcode == 0,
+            lived=now - life.ready_at if life.ready_at is not None else 0.0,
+            now=now,
+            chance=random.random(),  # noqa: S311 - spreads restarts
+        )
+        agent.history = decision.history
+        if decision.gives_up:
+            self._give_up(agent, report)
+        elif decision.delay is None or self._closing:
+            agent.end(AgentState.EXITED, report)
+        else:
+            agent.end(AgentState.BACKOFF, replace(report, restart_in=decision.delay))
+            self._restart(agent, decision.delay)
+
+    def _give_up(self, agent: MultiProcessAgentWrapper, report: ExitReport) -> None:
+        agent.end(AgentState.FATAL, replace(report, gave_up=True))
+        if agent.policy.on_give_up == "escalate":
+            logger.error("agent %r escalates: all agents of its engine end", agent.spec.name)
+            for other in list(self._agents):
+                if other is not agent:
+                    other.request_stop()
+        elif agent.policy.quarantine:
+            agent.plan_launch(agent.policy.quarantine)
+
+    def _restart(self, agent: MultiProcessAgentWrapper, delay: float) -> None:
+        others = self._affected_by(agent)
+        if not others:
+            agent.plan_launch(delay)
+            return
+        cycle = _Cycle(sorted([agent, *others], key=self._agents.index), time.monotonic() + delay)
+        self._cycles.append(cycle)
+        for other in others:
+            other.cycle()
+        self._finish_cycle(cycle)
+
+    def _affected_by(self, agent: MultiProcessAgentWrapper) -> list[MultiProcessAgentWrapper]:
+        if self._settings.strategy is Strategy.ONE_FOR_ONE:
+            return []
+        first = 0
+        if self._settings.strategy is Strategy.REST_FOR_ONE:
+            first = self._agents.index(agent) + 1
+        live = {AgentState.STARTING, AgentState.RUNNING}
+        return [
+            other
+            for other in self._agents[first:]
+            if other is not agent and other.state in live and other.was_ready
+        ]
+
+    def has_cycled(self, agent: MultiProcessAgentWrapper) -> None:
+        """Take note that a process that was stopped for a restart is gone."""
+        for cycle in list(self._cycles):
+            cycle.waits_for.discard(id(agent))
+            self._finish_cycle(cycle)
+
+    def _finish_cycle(self, cycle: _Cycle) -> None:
+        if not cycle.waits_for:
+            self._cycles.remove(cycle)
+            delay = max(0.0, cycle.ready_at - time.monotonic())
+            for member in cycle.members:
+                member.plan_launch(delay)

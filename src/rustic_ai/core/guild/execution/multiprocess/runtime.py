@@ -1,0 +1,118 @@
+"""What an engine runs on once it has an agent: reactor, launcher, supervisor, and their threads."""
+
+from __future__ import annotations
+
+import os
+import queue
+import sys
+import threading
+import weakref
+from collections.abc import Callable
+
+from rustic_ai.core.guild.execution.multiprocess.launchers import Launcher, SpawnLauncher
+from rustic_ai.core.guild.execution.multiprocess.log_receiver import LogReceiver
+from rustic_ai.core.guild.execution.multiprocess.nursery_launcher import NurseryLauncher
+from rustic_ai.core.guild.execution.multiprocess.nursery_process import (
+    NurseryProcess,
+    NurserySettings,
+)
+from rustic_ai.core.guild.execution.multiprocess.reactor import Reactor
+from rustic_ai.core.guild.execution.multiprocess.supervisor import Supervisor, SupervisorSettings
+from rustic_ai.core.guild.execution.multiprocess.table import SharedTable
+from rustic_ai.core.guild.execution.stats import AgentEvent
+
+
+class LaunchPad:
+    """A launcher in the making: the nursery warms up while the program does other things.
+
+    Let go of without having been used, it ends the nursery.
+    """
+
+    def __init__(self, settings: NurserySettings) -> None:
+        self._settings = settings
+        self._lifeline: tuple[int, int] | None = None
+        self._nursery: NurseryProcess | None = None
+        if sys.platform == "linux":
+            self._lifeline = os.pipe()
+            self._nursery = NurseryProcess(settings, self._lifeline)
+            self._abandon = weakref.finalize(self, _abandon, self._nursery, self._lifeline)
+            self._abandon.atexit = False  # the nursery sees the end of the program itself
+
+    def launcher(self, reactor: Reactor) -> Launcher:
+        """Return the launcher, which owns the nursery from now on."""
+        settings = self._settings
+        if self._nursery is None or self._lifeline is None:
+            return SpawnLauncher(reactor, settings.guild_id, settings.table, settings.logs)
+        self._abandon.detach()
+        return NurseryLauncher(reactor, settings, self._nursery, self._lifeline)
+
+    def close(self) -> None:
+        """End a nursery that was not used."""
+        if self._nursery is not None:
+            self._abandon()
+
+
+def _abandon(nursery: NurseryProcess, lifeline: tuple[int, int]) -> None:
+    nursery.kill()
+    for fd in lifeline:
+        os.close(fd)
+
+
+class Runtime:
+    """Runs from construction to `close`.
+
+    Args:
+        name: shown in the names of threads.
+        pad: gives the launcher.
+        table: where states are published.
+        settings: how agents are looked after.
+        logs: receives agents' log records; None: nobody does.
+        tell: called with every change of state, on a thread of its own.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        pad: LaunchPad,
+        table: SharedTable,
+        settings: SupervisorSettings,
+        logs: LogReceiver | None,
+        tell: Callable[[AgentEvent], None],
+    ) -> None:
+        self._logs = logs
+        if logs is not None:
+            logs.start()
+        self.reactor = Reactor(name)
+        self.launcher = pad.launcher(self.reactor)
+        self._events = _EventThread(name, tell)
+        self.supervisor = Supervisor(self.reactor, self.launcher, table, settings, self._events.put)
+
+    def close(self) -> None:
+        """End everything; all agents have ended."""
+        self.reactor.call(self.launcher.close)
+        self.reactor.close()
+        self._events.close()
+        if self._logs is not None:
+            self._logs.close()
+
+
+class _EventThread:
+    """Calls listeners one event after another, so that none of them holds up the reactor."""
+
+    def __init__(self, name: str, tell: Callable[[AgentEvent], None]) -> None:
+        self._events: queue.SimpleQueue[AgentEvent | None] = queue.SimpleQueue()
+        self._tell = tell
+        self.put = self._events.put
+        self._thread = threading.Thread(target=self._loop, name=f"rustic-events-{name}")
+        self._thread.daemon = True
+        self._thread.start()
+
+    def close(self) -> None:
+        """Tell what there is to tell, and end."""
+        self._events.put(None)
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    def _loop(self) -> None:
+        while (event := self._events.get()) is not None:
+            self._tell(event)
