@@ -66,9 +66,9 @@ def load_class(name: str, base: type[T]) -> type[T]:
             name=name, looked_in=[f"sys.path: no module {e.name!r}"], hint=_near_module(module_name)
         ) from e
     for part in path.split("."):
-        near = difflib.get_close_matches(part, _class_names_in(vars(found)), n=3)
-        found = getattr(found, part, None)
+        scope, found = found, getattr(found, part, None)
         if found is None:
+            near = difflib.get_close_matches(part, _class_names_in(vars(scope)), n=3)
             raise ClassNotFoundError(
                 name=name,
                 looked_in=[f"module {module_name!r}"],

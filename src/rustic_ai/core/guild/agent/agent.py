@@ -72,9 +72,8 @@ class Agent(Generic[PropsT]):
         agent._setup = setup  # noqa: SLF001 - an alternative constructor
         agent.config = cls.props_type.model_validate(setup.spec.properties)  # type: ignore[assignment]
         agent.logger = logging.getLogger(f"rustic_ai.agent.{setup.spec.name}")
-        takes_spec = len(inspect.signature(cls.__init__).parameters) > 1 and (
-            cls.__init__ is not object.__init__
-        )
+        has_own = cls.__init__ is not object.__init__
+        takes_spec = has_own and len(inspect.signature(cls.__init__).parameters) > 1
         if takes_spec:
             agent.__init__(setup.spec)  # type: ignore[misc]
         else:

@@ -55,7 +55,7 @@ class PackedLaunch:
     surroundings: Surroundings
 
     @classmethod
-    def pack(cls, launch: AgentLaunch) -> PackedLaunch:
+    def pack(cls, launch: AgentLaunch, surroundings: Surroundings) -> PackedLaunch:
         """Pickle it, and see whether it needs the program's ``__main__``.
 
         Raises:
@@ -65,7 +65,7 @@ class PackedLaunch:
         payload = pickle_launch(launch)
         needs_main = launch.agent.class_name.startswith("__main__") or b"__main__" in payload
         main = MainModule.of_this_program() if needs_main else None
-        return cls(launch.guild_id, launch.agent, payload, main, Surroundings.now())
+        return cls(launch.guild_id, launch.agent, payload, main, surroundings)
 
 
 class BootHeader(msgspec.Struct, frozen=True):

@@ -42,8 +42,8 @@ class Retiring(msgspec.Struct, frozen=True, tag=True):
 
 
 ControlMessage = Ready | Failed | Retiring | Stop
-_encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(ControlMessage).decode
+encode = msgspec.msgpack.Encoder().encode
+decode = msgspec.msgpack.Decoder(ControlMessage).decode
 
 
 class Channel:
@@ -60,7 +60,7 @@ class Channel:
 
     def send(self, message: ControlMessage) -> None:
         """Send; a side that is gone hears nothing, and its end of file says so."""
-        body = _encode(message)
+        body = encode(message)
         with self._lock, contextlib.suppress(OSError):
             self._socket.sendall(_LENGTH.pack(len(body)) + body)
 
@@ -97,7 +97,7 @@ class Channel:
             end = _LENGTH.size + length
             if len(self._buffer) < end:
                 break
-            found.append(_decode(bytes(self._buffer[_LENGTH.size : end])))
+            found.append(decode(bytes(self._buffer[_LENGTH.size : end])))
             del self._buffer[:end]
         return found
 

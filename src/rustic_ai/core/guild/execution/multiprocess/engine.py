@@ -25,7 +25,7 @@ from rustic_ai.core.guild.execution.engine import (
     raise_all,
 )
 from rustic_ai.core.guild.execution.host import AgentLaunch
-from rustic_ai.core.guild.execution.multiprocess.boot import PackedLaunch
+from rustic_ai.core.guild.execution.multiprocess.boot import PackedLaunch, Surroundings
 from rustic_ai.core.guild.execution.multiprocess.health import HealthLimits
 from rustic_ai.core.guild.execution.multiprocess.life import Deadlines, make_room_for_files
 from rustic_ai.core.guild.execution.multiprocess.log_receiver import LogReceiver
@@ -175,9 +175,11 @@ class MultiProcessExecutionEngine(ExecutionEngine):
         refuse_while_importing()
         config = MessagingConfig.of(messaging_config)
         specs = [checked_spec(guild_spec, spec) for spec in agent_specs]
+        now = Surroundings.now()
         packed = [
             PackedLaunch.pack(
-                AgentLaunch(guild_spec.id, self.organization_id, spec, guild_spec.dependency_map)
+                AgentLaunch(guild_spec.id, self.organization_id, spec, guild_spec.dependency_map),
+                now,
             )
             for spec in specs
         ]

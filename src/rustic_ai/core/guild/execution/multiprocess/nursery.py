@@ -65,6 +65,8 @@ def main(sock: socket.socket, config: dict[str, Any]) -> NoReturn:
     """Be the nursery until the engine is gone."""
     gc.disable()  # a collection would only punch holes into pages that agents share
     failed = _preload(config["preload"])
+    for module in config["warm_up"]:
+        sys.modules[module].warm_up()
     gc.collect()
     gc.freeze()
     others = [t.name for t in threading.enumerate() if t is not threading.main_thread()]
@@ -260,14 +262,18 @@ class Nursery:
         for fd in (self._wake, *self._adopted):
             ends.register(fd, select.POLLIN)
         deadline = time.monotonic() + seconds
-        while (left := deadline - time.monotonic()) > 0:
+        self._collect()
+        while until_first or self._agents or self._adopted:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return
             for fd, _ in ends.poll(left * 1000):
                 if fd == self._wake:
                     self._collect()
                 else:
                     ends.unregister(fd)
                     self._adopted_ended(fd)
-            if until_first or not (self._agents or self._adopted):
+            if until_first:
                 return
 
     def _collect(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import select
 import socket
 import subprocess
 import sys
@@ -16,7 +17,9 @@ from rustic_ai.core.guild.execution.multiprocess.nursery import PACKET, python_c
 
 logger = logging.getLogger(__name__)
 
+_WARM_UP = "rustic_ai.core.guild.execution.multiprocess.warm_up"
 FRAMEWORK = (
+    _WARM_UP,
     "rustic_ai.core.guild.execution.multiprocess.child",
     "rustic_ai.core.guild.builders",
     "rustic_ai.core.guild.guild",
@@ -97,6 +100,7 @@ class NurseryProcess:
         config = {
             "guild_id": settings.guild_id,
             "preload": [*FRAMEWORK, *settings.preload] if settings.fork else [],
+            "warm_up": [_WARM_UP] if settings.fork else [],
             "orphan_grace": settings.orphan_grace,
             "table": settings.table,
             "logs": settings.logs,
@@ -115,9 +119,14 @@ class NurseryProcess:
     def close(self) -> None:
         """Let it end, with all that it started; returns when it is gone."""
         self.socket.close()
-        try:
-            self.process.wait(_END_DEADLINE)
-        except subprocess.TimeoutExpired:
+        sentinel = os.pidfd_open(self.process.pid)  # Popen.wait with a timeout polls
+        ended = select.poll()
+        ended.register(sentinel, select.POLLIN)
+        in_time = ended.poll(_END_DEADLINE * 1000)
+        os.close(sentinel)
+        if in_time:
+            self.process.wait()
+        else:
             logger.warning("the nursery %d did not end in time, killed", self.process.pid)
             self.kill()
 
