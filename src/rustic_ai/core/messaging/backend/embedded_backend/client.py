@@ -25,6 +25,7 @@ from rustic_ai.core.errors import (
     PortTakenError,
     ProtocolError,
 )
+from rustic_ai.core.forking import guard_forks
 from rustic_ai.core.messaging.backend.embedded_backend.inbox import FrameHandler, Inbox
 from rustic_ai.core.messaging.backend.embedded_backend.protocol import (
     FROM_NOW,
@@ -90,6 +91,7 @@ class ServerConnection:
         sock.settimeout(ANSWER_DEADLINE)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection = cls(sock, address)
+        guard_forks(connection)
         try:
             connection._greet()
         except BaseException:
@@ -233,6 +235,11 @@ class ServerConnection:
             self._state.notify_all()
         self._socket.close()
 
+    def close_in_fork(self) -> None:
+        """Close the descriptor of a forked copy; the connection is the original's."""
+        self._closed = True
+        self._socket.close()
+
     # Sending
 
     def _send(self, frame: bytes) -> None:
@@ -310,11 +317,13 @@ class ServerConnection:
     def _receive(self, timeout: float | None, stop: StopSignal | None) -> bytes:
         """Return bytes that came; none where the time is over or `stop` was set first."""
         self.check()
-        sources: list[StopSignal | socket.socket] = [self._socket]
-        if stop is not None:
-            sources.append(stop)
         try:
-            if self._socket not in select.select(sources, [], [], timeout)[0]:
+            waiting = select.poll()  # unlike select, it takes descriptors above 1,023
+            waiting.register(self._socket, select.POLLIN)
+            if stop is not None:
+                waiting.register(stop, select.POLLIN)
+            ready = waiting.poll(None if timeout is None else timeout * 1000)
+            if self._socket.fileno() not in [fd for fd, _ in ready]:
                 return b""
             data = self._socket.recv(_RECEIVE)
         except (OSError, ValueError) as e:  # ValueError: closed meanwhile

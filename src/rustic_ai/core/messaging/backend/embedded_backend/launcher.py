@@ -11,6 +11,7 @@ import threading
 from dataclasses import dataclass
 
 from rustic_ai.core.errors import BackendUnavailableError
+from rustic_ai.core.forking import guard_forks
 from rustic_ai.core.messaging.backend.embedded_backend.client import ServerConnection
 
 logger = logging.getLogger(__name__)
@@ -24,7 +25,7 @@ _BOOTSTRAP = (
 )
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, weakref_slot=True, eq=False)
 class OwnedServer:
     """A server process that this program started; lives while it is used here or elsewhere."""
 
@@ -48,6 +49,14 @@ class OwnedServer:
             logger.warning("the message server %d did not end, killed", self.process.pid)
             self.process.kill()
         self._collect()
+
+    def close_in_fork(self) -> None:
+        """Let a forked copy of the program not keep the server waiting for its owner's end."""
+        for pipe in (self.process.stdin, self.process.stdout):
+            assert pipe is not None
+            pipe.close()
+        self.process.returncode = 0  # it is no child of the copy
+        _owned.pop(self.port, None)
 
     def _collect(self) -> None:
         self.process.wait()
@@ -90,6 +99,7 @@ def connect_or_start(host: str, port: int) -> tuple[ServerConnection, OwnedServe
             raise
         owned.users = 1
         _owned[owned.port] = owned
+        guard_forks(owned)
         return connection, owned
 
 
@@ -126,7 +136,9 @@ def _start(host: str, port: int) -> OwnedServer | None:
 def _read_line(process: subprocess.Popen[bytes], timeout: float) -> dict[str, object]:
     """Return the next JSON line that a server says; empty where none comes in time."""
     assert process.stdout is not None
-    if not select.select([process.stdout], [], [], timeout)[0]:
+    waiting = select.poll()
+    waiting.register(process.stdout, select.POLLIN)
+    if not waiting.poll(timeout * 1000):
         return {}
     line = process.stdout.readline()
     found: dict[str, object] = json.loads(line) if line else {}
