@@ -249,9 +249,9 @@ class AgentLife:
         elif isinstance(message, Retiring):
             self.retiring = message.reason
             self._plan(self._deadlines.stop, self.terminate)
-        elif isinstance(message, Ready) and self.ready_at is None:
+        elif isinstance(message, Ready) and not self._killed_because:
             self.ready_at = time.monotonic()
-            if not (self._stopping or self._killed_because):
+            if not self._stopping:
                 self._cancel_plan()
             self._owner.life_ready(self)
 

@@ -131,7 +131,7 @@ class Supervisor:
         if agent.state not in {AgentState.BACKOFF, AgentState.FATAL} or self._closing:
             return
         agent.restarts += 1
-        agent.change(AgentState.STARTING)
+        agent.expect_launch()
         self.launch(agent)
 
     def _start_waiting(self) -> None:

@@ -203,6 +203,10 @@ class MultiProcessAgentWrapper:
         """Whether it has ever been ready."""
         return self._ready.done()
 
+    def expect_launch(self) -> None:
+        """Be starting; everybody is told once its process is asked for."""
+        self._state = AgentState.STARTING
+
     def launch(self) -> None:
         """Start its next process."""
         assert self._boot is not None
