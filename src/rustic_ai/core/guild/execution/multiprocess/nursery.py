@@ -71,8 +71,8 @@ def main(sock: socket.socket, config: dict[str, Any]) -> NoReturn:
     gc.freeze()
     others = [t.name for t in threading.enumerate() if t is not threading.main_thread()]
     nursery = Nursery(sock, config, can_fork=not others)
-    nursery.tell(READY, body=json.dumps({"failed": failed, "threads": others}).encode())
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        nursery.tell(READY, body=json.dumps({"failed": failed, "threads": others}).encode())
         nursery.serve()
     nursery.end_all()
     os._exit(0)

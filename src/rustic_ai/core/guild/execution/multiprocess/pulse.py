@@ -19,6 +19,7 @@ class TablePulse:
     """Writes the cells of one slot; each store is a single aligned word, so there is no lock."""
 
     def __init__(self, table: SharedTable, slot: int) -> None:
+        self._table: Final = table  # stays open: others find it in this process, too
         self._cells: Final = table.cells(slot)
 
     def beat(self) -> None:
