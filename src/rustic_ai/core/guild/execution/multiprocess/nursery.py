@@ -206,6 +206,7 @@ class Nursery:
             for fd in (self._wake, self._waker, self._engine, self._lifeline[1], *self._adopted):
                 os.close(fd)
             atexit._clear()  # noqa: SLF001 - what preloaded modules registered is the nursery's, not the agent's
+            gc.freeze()  # what the nursery made since: the first collection would copy its pages
             gc.enable()
             numpy_random = sys.modules.get("numpy.random")
             if numpy_random is not None:  # unlike `random`, it does not see the fork itself
