@@ -36,7 +36,7 @@ from rustic_ai.core.guild.execution.multiprocess.nursery_process import (
     NurseryProcess,
     NurserySettings,
 )
-from rustic_ai.core.guild.execution.multiprocess.reactor import Reactor
+from rustic_ai.core.guild.execution.multiprocess.reactor import Reactor, Timer
 
 logger = logging.getLogger(__name__)
 
@@ -181,9 +181,7 @@ class NurseryLauncher:
     def _take(self, packet: bytes, fds: list[int]) -> None:
         kind, number, *rest = HEAD.unpack_from(packet)
         if kind == STARTED:
-            process = self._waiting.pop(number)
-            self._running[rest[0]] = process
-            process.started(rest[0], fds[0])
+            self._started(self._waiting.pop(number), rest[0], fds)
         elif kind == REFUSED:
             trouble = f"the system refuses another process: {os.strerror(rest[0])}"
             self._waiting.pop(number).ended(Ending(None, trouble=trouble + _limit_of(rest[0])))
@@ -196,6 +194,17 @@ class NurseryLauncher:
         elif kind == READY:
             self._nursery.is_ready = True
             self._hear_ready(json.loads(packet[HEAD.size :]))
+
+    def _started(self, process: _NurseryProcess, pid: int, fds: list[int]) -> None:
+        if fds:
+            self._running[pid] = process
+            process.started(pid, fds[0])
+            return
+        # This program may open no more files: the kernel dropped the pidfd on its way here.
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+        trouble = f"could not be started: {os.strerror(errno.EMFILE)}{_limit_of(errno.EMFILE)}"
+        process.ended(Ending(None, trouble=trouble))
 
     def _hear_ready(self, facts: Mapping[str, list[str]]) -> None:
         for failure in facts["failed"]:
@@ -249,6 +258,7 @@ class _NurseryProcess:
         self._sentinel = -1
         self._early: list[tuple[signal.Signals, bool]] = []
         self._has_nursery = True
+        self._news: Timer | None = None
         self._over = False
 
     def fileno(self) -> int:
@@ -290,6 +300,8 @@ class _NurseryProcess:
         if self._over:
             return
         self._over = True
+        if self._news is not None:
+            self._news.cancel()  # else it keeps everything of this process for its time
         if self._sentinel >= 0:
             self._launcher.reactor.unwatch(self)
             os.close(self._sentinel)
@@ -303,7 +315,7 @@ class _NurseryProcess:
         # The exit status is the nursery's to tell; without it, what the kernel still says counts.
         self._launcher.reactor.unwatch(self)
         if self._has_nursery:
-            self._launcher.reactor.after(_NEWS_DEADLINE, self._end_without_news)
+            self._news = self._launcher.reactor.after(_NEWS_DEADLINE, self._end_without_news)
         else:
             self._end_without_news()
 

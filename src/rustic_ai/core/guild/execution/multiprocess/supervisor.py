@@ -72,7 +72,7 @@ class Supervisor:
         self._waiting: deque[MultiProcessAgentWrapper] = deque()
         self._starting: set[int] = set()
         self._cycles: list[_Cycle] = []
-        self._closing = False
+        self._closing = self._is_starting = False
         self._health = Health(reactor, settings.health, lambda: self._agents)
 
     @property
@@ -135,10 +135,16 @@ class Supervisor:
         self.launch(agent)
 
     def _start_waiting(self) -> None:
-        while self._waiting and len(self._starting) < self._launcher.max_starting:
-            agent = self._waiting.popleft()
-            self._starting.add(id(agent))
-            agent.launch()
+        if self._is_starting:  # by a start that failed at once: the loop goes on below it
+            return
+        self._is_starting = True
+        try:
+            while self._waiting and len(self._starting) < self._launcher.max_starting:
+                agent = self._waiting.popleft()
+                self._starting.add(id(agent))
+                agent.launch()
+        finally:
+            self._is_starting = False
 
     def start_is_over(self, agent: MultiProcessAgentWrapper) -> None:
         """Take note that an agent is ready, or will not be."""
