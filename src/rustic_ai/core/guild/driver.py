@@ -26,6 +26,8 @@ _PROGRESS = format_of(ProgressReport)
 _FINISHED = format_of(GuildFinished)
 _ERROR = format_of(ErrorMessage)
 _Event = Message | ExitReport
+_MAX_EVENTS = 100
+"""Beyond these the death of an agent is not kept for a `wait` that may never come."""
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
@@ -167,7 +169,8 @@ class Driver:
 
     def agent_failed(self, report: ExitReport) -> None:
         """Take note that an agent died."""
-        self._events.put(report)
+        if self._events.qsize() < _MAX_EVENTS:
+            self._events.put(report)
 
     def wait(
         self,
