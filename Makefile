@@ -4,7 +4,7 @@ VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2
 VENV := .venv/$(VERSION)
 BIN := $(VENV)/bin
 
-.PHONY: demo test check format schema clean
+.PHONY: demo test check format schema soak clean
 
 demo: $(VENV)/.installed  ## Take the census of the running Python's standard library.
 	$(BIN)/python -m examples.census
@@ -25,6 +25,9 @@ format: $(VENV)/.checks  ## Bring the code into shape.
 
 schema: $(VENV)/.installed  ## Write the JSON Schema of guild files anew.
 	$(BIN)/rustic-ai schema --output schemas/guild.schema.json
+
+soak: $(VENV)/.installed  ## Kill agents, nursery and server under load for SECONDS=120; SEED=... repeats a run.
+	$(BIN)/python tools/soak.py --seconds $(or $(SECONDS),120) $(if $(SEED),--seed $(SEED))
 
 clean:  ## Remove environments and caches.
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
