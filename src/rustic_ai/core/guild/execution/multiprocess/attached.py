@@ -6,6 +6,8 @@ import contextlib
 import json
 import os
 import sys
+from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -29,6 +31,7 @@ class AttachedTracker:
 
     def __init__(self, table: SharedTable) -> None:
         self._table = table
+        self._known: dict[int, _Known] = {}
 
     @classmethod
     def find(cls, guild_id: str) -> Self:
@@ -61,36 +64,36 @@ class AttachedTracker:
 
     def get_agents_in_guild(self, guild_id: str) -> dict[str, AgentSpec]:
         """Return agent id -> spec; what JSON does not know is shown by its description."""
-        return {spec.id: spec for guild, spec, _, _ in self._all() if guild == guild_id}
+        return {k.agent_id: k.spec for k, _, _ in self._all() if k.guild_id == guild_id}
 
     def get_agent_spec(self, guild_id: str, agent_id: str) -> AgentSpec | None:
         """Return an agent's spec."""
-        return self.get_agents_in_guild(guild_id).get(agent_id)
+        found = self._find(guild_id, agent_id)
+        return found[0].spec if found is not None else None
 
     def is_agent_alive(self, guild_id: str, agent_id: str) -> bool:
         """Say whether the agent is ready and its process lives."""
-        return bool(self.get_process_info(guild_id, agent_id).get("is_alive"))
+        found = self._find(guild_id, agent_id)
+        return found is not None and _is_alive(found[1])
 
     def get_process_info(self, guild_id: str, agent_id: str) -> dict[str, Any]:
         """Return what the table says of an agent; empty for an unknown one."""
-        for guild, spec, record, slot in self._all():
-            if (guild, spec.id) == (guild_id, agent_id):
-                return self._info(spec, record, slot)
-        return {}
+        found = self._find(guild_id, agent_id)
+        return self._info(*found) if found is not None else {}
 
     def get_stats(self) -> dict[str, Any]:
         """Return how many agents there are, and in which state."""
         agents = list(self._all())
         states: dict[str, int] = {}
-        for _, _, record, _ in agents:
+        for _, record, _ in agents:
             name = str(AgentState.of_number(record.state))
             states[name] = states.get(name, 0) + 1
         return {
             "total_agents": len(agents),
-            "alive_agents": sum(_is_alive(record) for _, _, record, _ in agents),
-            "total_guilds": len({guild for guild, _, _, _ in agents}),
+            "alive_agents": sum(_is_alive(record) for _, record, _ in agents),
+            "total_guilds": len({known.guild_id for known, _, _ in agents}),
             "states": states,
-            "restarts": sum(record.restarts for _, _, record, _ in agents),
+            "restarts": sum(record.restarts for _, record, _ in agents),
         }
 
     def close(self) -> None:
@@ -103,33 +106,56 @@ class AttachedTracker:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _all(self) -> list[tuple[str, AgentSpec, Record, int]]:
-        found = []
+    def _find(self, guild_id: str, agent_id: str) -> tuple[_Known, Record, int] | None:
+        for known, record, slot in self._all():
+            if known.agent_id == agent_id and known.guild_id == guild_id:
+                return known, record, slot
+        return None
+
+    def _all(self) -> Iterator[tuple[_Known, Record, int]]:
         for slot in range(self._table.used):
             record = self._table.read(slot)
             if record is None or not record.text[1]:
                 continue
-            text = self._table.text(record.text)
-            if text is not None:  # else it was taken off the list at this very moment
-                facts = json.loads(text)
-                spec = AgentSpec.model_validate(facts["spec"])
-                found.append((facts["guild_id"], spec, record, slot))
-        return found
+            known = self._known.get(slot)
+            if known is None or known.place != record.text:  # else its text has not changed
+                text = self._table.text(record.text)
+                if text is None:  # it was taken off the list at this very moment
+                    continue
+                known = self._known[slot] = _Known(record.text, text)
+            yield known, record, slot
 
-    def _info(self, spec: AgentSpec, record: Record, slot: int) -> dict[str, Any]:
+    def _info(self, known: _Known, record: Record, slot: int) -> dict[str, Any]:
         cells = self._table.cells(slot)
         seen = seen_in(cells)
         cells.release()
         return {
             "pid": record.pid or None,
             "is_alive": _is_alive(record),
-            "name": spec.name,
+            "name": known.name,
             "status": str(AgentState.of_number(record.state)),
             "exitcode": record.exitcode,
             "generation": record.generation,
             "restarts": record.restarts,
             **seen,
         }
+
+
+class _Known:
+    """Who an agent is, read once from its text."""
+
+    def __init__(self, place: tuple[int, int, int], text: bytes) -> None:
+        facts = json.loads(text)
+        self.place = place
+        self.guild_id: str = facts["guild_id"]
+        self.agent_id: str = facts["spec"]["id"]
+        self.name: str = facts["spec"]["name"]
+        self._facts = facts["spec"]
+
+    @cached_property
+    def spec(self) -> AgentSpec:
+        """Its description."""
+        return AgentSpec.model_validate(self._facts)
 
 
 def _is_alive(record: Record) -> bool:
