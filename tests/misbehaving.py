@@ -55,6 +55,11 @@ class ObedientAgent(Agent):
             "parent": Path(f"/proc/{os.getppid()}/cmdline").read_text(),
         }
 
+    def do_numpy(self) -> float:
+        import numpy as np
+
+        return float(np.random.random())
+
     def do_segfault(self) -> None:
         print("about to touch what is not mine", file=sys.stderr)
         faulthandler._sigsegv()  # type: ignore[attr-defined]

@@ -65,6 +65,14 @@ def test_forked_agents_have_nothing_of_each_other(free_port: int) -> None:
     assert "rustic-nursery:g" in first["parent"]
 
 
+def test_forked_agents_draw_numbers_of_their_own_from_numpy(free_port: int) -> None:
+    """Numpy's global generator does not see a fork: each agent seeds it anew."""
+    settings = {"start_method": "forkserver", "preload": ["numpy.random"]}
+    with guild_for(embedded(free_port), **settings) as (_, guild):
+        guild.launch_agents(specs(2))
+        assert ask(guild, "a0", "numpy") != ask(guild, "a1", "numpy")
+
+
 def test_spawned_agents_are_fresh_interpreters(free_port: int) -> None:
     """With 'spawn' even the seed of hashes is an agent's own."""
     with guild_for(embedded(free_port), start_method="spawn") as (_, guild):
