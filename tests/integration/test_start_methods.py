@@ -278,6 +278,23 @@ def test_wrong_arguments_are_refused() -> None:
             MultiProcessExecutionEngine("g", **wrong)  # type: ignore[arg-type]
 
 
+def test_a_fork_after_shutdown_keeps_its_files() -> None:
+    """Descriptors of an engine that was shut down may be others' by then: a fork leaves them be."""
+    with guild_for(NO_MESSAGES) as (_, guild):
+        guild.launch_agents(specs(1))
+    files = [fd for _ in range(10) for fd in os.pipe()]
+    if (pid := os.fork()) == 0:
+        try:
+            for fd in files:
+                os.fstat(fd)
+            os._exit(0)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    for fd in files:
+        os.close(fd)
+
+
 def test_an_engine_that_is_let_go_of_ends_its_nursery(caplog: pytest.LogCaptureFixture) -> None:
     """An engine without agents needs no shutdown."""
     engine = MultiProcessExecutionEngine("g")

@@ -68,6 +68,7 @@ class NurseryLauncher:
         self._reactor = reactor
         self._settings = settings
         self._lifeline = lifeline
+        self._lifeline_held: tuple[int, ...] = lifeline
         self._nursery = nursery
         self._output: deque[tuple[bytes, list[int]]] = deque()
         self._waiting: dict[int, _NurseryProcess] = {}
@@ -99,14 +100,17 @@ class NurseryLauncher:
         self._reactor.unwatch(self._nursery.socket)
         self._drop_output()
         self._nursery.close()
-        for fd in self._lifeline:
-            os.close(fd)
+        self._close_lifeline()
 
     def close_in_fork(self) -> None:
         """Let a forked copy of the program hold nothing whose end tells the nursery something."""
         self._nursery.socket.close()
         self._drop_output()
-        for fd in self._lifeline:
+        self._close_lifeline()
+
+    def _close_lifeline(self) -> None:
+        fds, self._lifeline_held = self._lifeline_held, ()  # once: the numbers are given anew
+        for fd in fds:
             os.close(fd)
 
     # Out
