@@ -1,4 +1,4 @@
-"""Agents that die, hang or refuse, and programs that do: nothing hangs, nothing stays."""
+"""Agents that die, hang or refuse: nothing hangs, nothing stays."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from rustic_ai.core.testing.agents import (
     Number,
 )
 from rustic_ai.core.testing.waiting import wait_until
-from tests.support import NO_MESSAGES, embedded, is_running, spec_of, start_program
+from tests.support import NO_MESSAGES, embedded, spec_of
 
 
 @pytest.fixture
@@ -153,28 +153,3 @@ def test_agents_end_when_their_broker_is_gone(
     assert engine.get_process_info("g", "bystander")["exitcode"] == 69
     with pytest.raises(BackendUnavailableError):
         guild.publish({"how": "exit"})
-
-
-@pytest.mark.parametrize(
-    ("how", "code"), [("return", 0), ("raise", 1), ("exit", 3), ("os._exit", 4)]
-)
-def test_a_program_that_ends_leaves_nothing(free_port: int, how: str, code: int) -> None:
-    """However a program ends without `shutdown`, its agents and its server end too."""
-    with start_program("leaving.py", free_port, how) as program:
-        assert program.stdout is not None
-        pids = [int(pid) for pid in program.stdout.readline().split()]
-        assert program.wait(timeout=20) == code
-    assert len(pids) == 2
-    wait_until(lambda: not any(map(is_running, pids)), timeout=2)
-
-
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
-def test_a_program_that_is_killed_leaves_nothing(free_port: int, number: signal.Signals) -> None:
-    """`kill -9` of a program, or any other deadly signal, takes all that it started with it."""
-    with start_program("leaving.py", free_port, "wait") as program:
-        assert program.stdout is not None
-        pids = [int(pid) for pid in program.stdout.readline().split()]
-        assert len(pids) == 2
-        program.send_signal(number)
-        program.wait(timeout=20)
-    wait_until(lambda: not any(map(is_running, pids)), timeout=2)

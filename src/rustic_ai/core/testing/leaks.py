@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import secrets
@@ -73,6 +74,24 @@ class LeakCheck:
             return process.ppid() == os.getpid()
         return process.environ().get(MARK_VARIABLE) == self.mark
 
+    def _is_used_by_others(self, file: str) -> bool:
+        """Say whether it is shared memory of another program, which happens to run meanwhile."""
+        if not file.startswith(str(_SHARED_MEMORY)):
+            return False
+        try:
+            facts = Path(file).stat()
+        except FileNotFoundError:  # gone by now
+            return True
+        device = f"{os.major(facts.st_dev):02x}:{os.minor(facts.st_dev):02x}"
+        # By number: a semaphore is mapped under the name that it had before its own.
+        mapped = f" {device} {facts.st_ino} "
+        for process in psutil.process_iter():
+            with contextlib.suppress(OSError, psutil.Error):
+                maps = Path(f"/proc/{process.pid}/maps").read_text()
+                if mapped in maps and process.pid != os.getpid() and not self._is_ours(process):
+                    return True
+        return False
+
     def left_behind(self, before: Traces, timeout: float = 2.0) -> list[str]:
         """Wait up to `timeout` seconds for everything new to go; return what stays, in words."""
         deadline = time.monotonic() + timeout
@@ -85,7 +104,8 @@ class LeakCheck:
         now = self.look()
         left = [f"process {p}: {c}" for p, c in now.processes.items() if p not in before.processes]
         left += [f"thread {name}" for name in sorted(now.threads - before.threads)]
-        left += [f"file {name}" for name in sorted(now.files - before.files)]
+        new = sorted(now.files - before.files)
+        left += [f"file {name}" for name in new if not self._is_used_by_others(name)]
         if now.descriptors > before.descriptors:
             left.append(f"{now.descriptors - before.descriptors} file descriptors")
         return left

@@ -70,7 +70,7 @@ def main(boot: BinaryIO, handover: tuple[int, ...]) -> NoReturn:
     except BaseException:  # noqa: BLE001 - told as the interpreter would, whatever it is
         traceback.print_exc()
         code = 1
-    _leave(code)
+    _leave(code, with_group=life.is_orphaned)
 
 
 class _Life:
@@ -80,6 +80,7 @@ class _Life:
         self._channel = channel
         self._stop = stop
         self._pulse = pulse
+        self.is_orphaned = False
         self._orphan_grace = 0.0
         self._limits = ResourceLimits()
         self._dies_at: float | None = None
@@ -161,6 +162,7 @@ class _Life:
                 break
             if any(isinstance(message, Stop) for message in messages):
                 self._stop.set()
+        self.is_orphaned = True
         self._stop.set()
         # The watchdog is C: it ends the process even if no Python thread gets to run again.
         faulthandler.dump_traceback_later(self._orphan_grace + 0.5, exit=True)
@@ -204,8 +206,13 @@ def _move_to(around: dict[str, Any], header: BootHeader) -> None:
         os.chdir(header.directory)
 
 
-def _leave(code: int) -> NoReturn:
-    """End as an interpreter does, but for tearing down its memory, which takes long for nothing."""
+def _leave(code: int, *, with_group: bool) -> NoReturn:
+    """End as an interpreter does, but for tearing down its memory, which takes long for nothing.
+
+    Args:
+        code: the exit code.
+        with_group: end the children, too: the engine is gone, and the nursery may be.
+    """
     threading._shutdown()  # type: ignore[attr-defined]  # noqa: SLF001 - waits for threads
     atexit._run_exitfuncs()  # noqa: SLF001
     finish_output()
@@ -215,6 +222,8 @@ def _leave(code: int) -> NoReturn:
                 stream.flush()
             except OSError:  # nobody reads it any more
                 code = code or 1
+    if with_group:
+        os.killpg(0, signal.SIGKILL)
     os._exit(code)
 
 

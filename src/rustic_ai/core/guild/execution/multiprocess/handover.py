@@ -30,7 +30,7 @@ class Handover(NamedTuple):
 
 
 def arm_lifeline(pipe: int) -> None:
-    """Have the kernel kill this process (SIGKILL) once all write ends of `pipe` are closed.
+    """Have the kernel kill this process group (SIGKILL) once all write ends of `pipe` are closed.
 
     Engine and nursery hold one each, so it happens only when both are gone. Unlike
     PR_SET_PDEATHSIG it does not depend on which thread started us, and unlike a thread that
@@ -38,7 +38,7 @@ def arm_lifeline(pipe: int) -> None:
     """
     # A file description of our own: a signal has one owner per description.
     own = os.open(f"/proc/self/fd/{pipe}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    fcntl.fcntl(own, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(own, fcntl.F_SETOWN, -os.getpid())  # negative: the group, which we lead
     fcntl.fcntl(own, _SET_SIGNAL, signal.SIGKILL)
     fcntl.fcntl(own, fcntl.F_SETFL, fcntl.fcntl(own, fcntl.F_GETFL) | os.O_ASYNC)
     os.close(pipe)

@@ -116,7 +116,10 @@ class Nursery:
         signal.set_wakeup_fd(self._waker, warn_on_full_buffer=False)
         _become_subreaper()
         # Sees the end of the engine even where a copy of it holds the socket open.
-        self._engine = os.pidfd_open(config["engine_pid"])
+        try:
+            self._engine = os.pidfd_open(config["engine_pid"])
+        except ProcessLookupError:  # gone while we loaded: our end of the lifeline is the last
+            os._exit(0)
         self._poll = select.poll()
         for fd in (sock.fileno(), self._wake, self._engine):
             self._poll.register(fd, select.POLLIN)
