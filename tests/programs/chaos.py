@@ -148,15 +148,15 @@ def in_thread(port: int, method: str) -> Program:
 
 def main(port: int, method: str, what: str) -> None:
     program = in_thread(port, method) if what == "in-thread" else Program(port, method)
-    if what == "sixty":
-        program.launch_sixty()
-    elif what == "hanging":
-        program.shut_down_while_some_hang()
-    elif what != "in-thread":
-        program.set_up(without="ancestor" if what == "no-daemon" else "")
     try:
+        if what == "sixty":
+            program.launch_sixty()
+        elif what == "hanging":
+            program.shut_down_while_some_hang()
+        elif what != "in-thread":
+            program.set_up(without="ancestor" if what == "no-daemon" else "")
         program.obey()
-    except KeyboardInterrupt:
+    except KeyboardInterrupt:  # it may come as soon as the test has read that all is set up
         program.do_ask()
         sys.stdin.readline()
         raise
