@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import functools
 import os
 import signal
 from typing import NamedTuple
@@ -49,15 +50,22 @@ def show_as(title: str) -> None:
 
     As setproctitle does: the memory that holds the arguments is overwritten.
     """
+    start, end = place_of_arguments()
+    text = title.encode()[: end - start - 1]
+    memory = os.open("/proc/self/mem", os.O_RDWR | os.O_CLOEXEC)
+    os.pwrite(memory, text.ljust(end - start, b"\0"), start)
+    os.close(memory)
+    comm = os.open("/proc/self/comm", os.O_WRONLY | os.O_CLOEXEC)
+    os.write(comm, title.partition("\0")[0].removeprefix("rustic-agent:").encode()[:15])
+    os.close(comm)
+
+
+@functools.cache
+def place_of_arguments() -> tuple[int, int]:
+    """Return where in memory the arguments of this process begin and end; a fork has the same."""
     with open("/proc/self/stat", "rb") as stat:
         fields = stat.read().rpartition(b")")[2].split()
-    start, end = int(fields[45]), int(fields[46])
-    text = title.encode()[: end - start - 1]
-    with open("/proc/self/mem", "r+b", buffering=0) as memory:
-        memory.seek(start)
-        memory.write(text.ljust(end - start, b"\0"))
-    with open("/proc/self/comm", "wb", buffering=0) as comm:
-        comm.write(title.partition("\0")[0].removeprefix("rustic-agent:").encode()[:15])
+    return int(fields[45]), int(fields[46])
 
 
 def title_of(agent_name: str, guild_id: str, table: int) -> str:

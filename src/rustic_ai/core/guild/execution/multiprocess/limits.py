@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
 
 from rustic_ai.core.errors import GuildError
 from rustic_ai.core.guild.supervision import ResourceLimits
@@ -53,10 +52,13 @@ def _set_affinity(cpus: frozenset[int]) -> None:
 
 def _volunteer(adjustment: int) -> None:
     """Have the kernel's memory killer take agents before the program; needs no privilege."""
-    file = Path("/proc/self/oom_score_adj")
     try:
-        if adjustment > int(file.read_text()):
-            file.write_text(str(adjustment))
+        file = os.open("/proc/self/oom_score_adj", os.O_RDWR | os.O_CLOEXEC)
+        try:
+            if adjustment > int(os.read(file, 16)):
+                os.write(file, str(adjustment).encode())
+        finally:
+            os.close(file)
     except OSError as e:
         raise _refused("oom_score_adj", adjustment, str(e)) from e
 

@@ -39,6 +39,7 @@ from typing import Any, NoReturn
 from rustic_ai.core.guild.execution.multiprocess.handover import (
     Handover,
     marks_of,
+    place_of_arguments,
     show_as,
     title_of,
 )
@@ -67,6 +68,7 @@ def main(sock: socket.socket, config: dict[str, Any]) -> NoReturn:
     failed = _preload(config["preload"])
     for module in config["warm_up"]:
         sys.modules[module].warm_up()
+    place_of_arguments()
     gc.collect()
     gc.freeze()
     others = [t.name for t in threading.enumerate() if t is not threading.main_thread()]
