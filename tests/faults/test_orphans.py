@@ -6,6 +6,7 @@ a session of its own. Nobody knows of that one then (decision 0007).
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -77,6 +78,10 @@ class Program:
         """Return the pids of all that it and its descendants started, whoever their parent is."""
         return self._check.look().processes.keys() - self._before.processes.keys()
 
+    def expect_all(self) -> None:
+        """Wait until all can be seen: a process that just runs another file shows no mark."""
+        wait_until(lambda: len(self.running()) == PROCESSES)
+
     def expect_only(self, *pids: int) -> None:
         """Wait for every process but these to be gone, within the limit."""
         wait_until(lambda: self.running() <= set(pids), LIMIT)
@@ -102,7 +107,8 @@ class Program:
             self.process.wait()
         self._close()
         for pid in self.running():
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
 
 Start = Callable[..., Program]
@@ -132,7 +138,7 @@ def program(start: Start) -> Program:
     """Start it with the whole cast."""
     program = start()
     program.wait_until_ready()
-    assert len(program.running()) == PROCESSES
+    program.expect_all()
     return program
 
 
@@ -180,7 +186,7 @@ def test_ctrl_c(program: Program, times: int) -> None:
     """Ctrl-C reaches the program alone, which ends the agents; pressed again, it ends them, too."""
     program.interrupt()
     assert program.hear() == {"idle": program.agents["idle"]}
-    assert len(program.running()) == PROCESSES
+    program.expect_all()
     program.tell("go on")
     if times == 2:
         wait_until(lambda: not is_running(program.agents["idle"]))  # the shutdown has begun
@@ -215,7 +221,7 @@ def test_sigkill_where_a_thread_that_ended_made_the_engine(start: Start) -> None
     program.wait_until_ready()
     program.tell("ask")
     assert program.hear() == {"idle": program.agents["idle"]}
-    assert len(program.running()) == PROCESSES
+    program.expect_all()
     program.process.kill()
     program.expect_nothing()
 

@@ -18,6 +18,7 @@ from rustic_ai.core.errors import AgentStartError
 from rustic_ai.core.guild import Guild
 from rustic_ai.core.guild.execution import MultiProcessExecutionEngine
 from rustic_ai.core.guild.execution.stats import AgentEvent, AgentState
+from rustic_ai.core.guild.supervision import ResourceLimits
 from rustic_ai.core.guild.topics import GuildTopics
 from rustic_ai.core.testing.waiting import wait_until
 from tests.misbehaving import HangingStartAgent
@@ -49,7 +50,10 @@ class Program:
     def set_up(self, *, without: str = "") -> None:
         """Launch the cast, and return once each does its worst."""
         names = {"idle", *BUSY, *HAVING} - {without}
-        self.guild.launch_agents([spec_of(ClingingAgent, name) for name in sorted(names)])
+        specs = {name: spec_of(ClingingAgent, name) for name in sorted(names)}
+        patient = {"limits": ResourceLimits(nice=19)}  # it loops, but need not take all of a CPU
+        specs["looping"] = specs["looping"].model_copy(update=patient)
+        self.guild.launch_agents(list(specs.values()))
         for name, what in BUSY.items():
             self.guild.publish({"do": what}, GuildTopics.get_agent_inbox(name))
         theirs = {name: self.ask(name, HAVING[name]) for name in sorted(names & HAVING.keys())}
