@@ -195,11 +195,13 @@ class _RetiringPulse:
 def _move_to(around: dict[str, Any], header: BootHeader) -> None:
     """Take over the surroundings of the moment of launch."""
     environment: dict[str, str] = around["env"]
-    for gone in os.environ.keys() - environment.keys():
-        del os.environ[gone]
-    for name, value in environment.items():
-        if os.environ.get(name) != value:
-            os.environ[name] = value
+    present = dict(os.environ)
+    if environment != present:
+        for gone in present.keys() - environment.keys():
+            del os.environ[gone]
+        for name, value in environment.items():
+            if present.get(name) != value:
+                os.environ[name] = value
     sys.path[:] = around["sys_path"]
     sys.argv[:] = ["-c", f"rustic-agent:{header.agent_name}"]
     if header.directory is not None:
@@ -248,11 +250,12 @@ def _pickled(error: BaseException) -> bytes | None:
 
 
 def _configure_logging(header: BootHeader, logs: int) -> None:
+    root = logging.getLogger()
     if logs >= 0:
-        logging.basicConfig(level=header.log_level, handlers=[LogSender(logs, header.agent_name)])
+        root.addHandler(LogSender(logs, header.agent_name))
     else:
-        logging.basicConfig(
-            level=header.log_level,
-            format="%(levelname)s %(name)s: %(message)s",
-            stream=sys.stderr,
-        )
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+        root.addHandler(handler)
+    if root.level != header.log_level:  # setting it touches every logger there is
+        root.setLevel(header.log_level)

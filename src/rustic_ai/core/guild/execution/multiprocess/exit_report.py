@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from pathlib import Path
+from typing import Any
 
 from rustic_ai.core.guild.execution.multiprocess.channel import Failed
 from rustic_ai.core.guild.execution.multiprocess.launchers import Ending
 from rustic_ai.core.guild.execution.stats import signal_name
 
+_RECENT = 1.0
+_recent: list[Any] = [-_RECENT - 1, None]
+"""When `oom_kills` was last asked, and its answer."""
 _LARGE_SHARE = 0.25
 """Share of the machine's memory from which on the kernel's memory killer is suspected."""
 
@@ -63,6 +68,15 @@ def oom_kills() -> int | None:
         return None
     found = re.search(r"^oom_kill (\d+)$", counters, re.MULTILINE)
     return int(found[1]) if found else None
+
+
+def recent_oom_kills() -> int | None:
+    """Return what `oom_kills` said within the last second; for many launches at once."""
+    now = time.monotonic()
+    if now - _recent[0] > _RECENT:
+        _recent[:] = [now, oom_kills()]
+    found: int | None = _recent[1]
+    return found
 
 
 def machine_memory_mb() -> float:

@@ -31,7 +31,10 @@ from rustic_ai.core.guild.execution.multiprocess.crash_file import (
     read_last_lines,
     read_stacks,
 )
-from rustic_ai.core.guild.execution.multiprocess.exit_report import describe_ending, oom_kills
+from rustic_ai.core.guild.execution.multiprocess.exit_report import (
+    describe_ending,
+    recent_oom_kills,
+)
 from rustic_ai.core.guild.execution.multiprocess.launchers import (
     AgentProcess,
     Ending,
@@ -128,7 +131,7 @@ class AgentLife:
         self._process: AgentProcess | None = None
         self._channel: Channel | None = None
         self._crash = -1
-        self._kills_before = oom_kills()
+        self._kills_before = recent_oom_kills()
         self._killed_because = ""
         self._stopping = self._over = False
         self._timer: Timer | None = None
