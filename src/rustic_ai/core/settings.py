@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import sys
 import tempfile
 from pathlib import Path
@@ -19,21 +20,29 @@ def runtime_dir() -> Path:
     ``$XDG_RUNTIME_DIR``; where a system has none, a folder of this user in that of temporary files.
 
     Raises:
-        GuildError: the directory cannot be made, or belongs to another user.
+        GuildError: the directory cannot be made, or is not this user's alone to write to.
     """
     path = _chosen_dir()
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        owner = path.stat().st_uid
+        info = path.stat()
     except OSError as e:
         raise GuildError(
             summary=f"the runtime directory {path} cannot be made: {e.strerror}",
             hint=f"set {RUNTIME_DIR_VARIABLE} to a directory that you can write to",
         ) from e
-    if hasattr(os, "getuid") and owner != os.getuid():
+    if not hasattr(os, "getuid"):
+        return path
+    if info.st_uid != os.getuid():
         raise GuildError(
-            summary=f"the runtime directory {path} belongs to another user (uid {owner})",
+            summary=f"the runtime directory {path} belongs to another user (uid {info.st_uid})",
             hint=f"set {RUNTIME_DIR_VARIABLE} to a directory of your own",
+        )
+    if info.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        mode = stat.S_IMODE(info.st_mode)
+        raise GuildError(
+            summary=f"others can write to the runtime directory {path} (mode {mode:04o})",
+            hint=f"chmod 700 {path}, or set {RUNTIME_DIR_VARIABLE} to a directory of your own",
         )
     return path
 
