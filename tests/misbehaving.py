@@ -111,6 +111,34 @@ class ObedientAgent(Agent):
             logging.getLogger("tests.talker").exception("it failed")
 
 
+class CureProps(BaseAgentProps):
+    cure: str
+
+
+class PatientAgent(Agent[CureProps]):
+    """Dies or fails of what it is told, until the file of its cure is there."""
+
+    tries = 0
+
+    @processor(JsonDict)
+    def handle(self, ctx: ProcessContext[JsonDict]) -> None:
+        """Handle it, or not."""
+        what = ctx.payload["do"]
+        self.tries += 1
+        answer = {"number": ctx.payload["number"], "attempt": ctx.message.attempt}
+        if what == "answer_and_die":
+            ctx.send_dict(answer, topics="handled")
+        if what == "wait_for_cure":
+            while not Path(self.config.cure).exists():
+                threading.Event().wait(0.01)
+        elif what != "handle" and not Path(self.config.cure).exists():
+            if what.endswith("die"):
+                os._exit(9)
+            if what == "fail" or self.tries < 3:
+                raise ValueError("cannot stand it")
+        ctx.send_dict(answer, topics="handled")
+
+
 class FlagProps(BaseAgentProps):
     path: str
 

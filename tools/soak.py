@@ -36,6 +36,7 @@ from rustic_ai.core.guild.execution.stats import AgentEvent
 from rustic_ai.core.guild.supervision import Restart, RestartPolicy
 from rustic_ai.core.guild.topics import GuildTopics
 from rustic_ai.core.messaging.backend.embedded_backend import create_embedded_messaging_config
+from rustic_ai.core.messaging.backend.embedded_backend.access import clean_dead
 from rustic_ai.core.messaging.core.message_id import GemstoneGenerator
 from rustic_ai.core.settings import RUNTIME_DIR_VARIABLE
 from rustic_ai.core.testing.leaks import LeakCheck
@@ -68,7 +69,7 @@ PRELOAD = [
 """What agents import with this file, which they do for their class."""
 SERVER = (
     "from rustic_ai.core.messaging.backend.embedded_backend.server_process import main;"
-    "main('localhost', {port})"
+    "main('localhost', {port},{{}})"
 )
 
 
@@ -149,9 +150,10 @@ class MessageServer:
         self._process = self._start()
 
     def close(self) -> None:
-        """Kill it."""
+        """Kill it, and remove what it could not remove itself."""
         self._process.kill()
         self._process.communicate()
+        clean_dead()
 
 
 class Messages:

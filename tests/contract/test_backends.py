@@ -7,7 +7,12 @@ from collections.abc import Iterator
 import pytest
 
 from rustic_ai.core.messaging import InMemoryMessagingBackend, MessagingBackend
-from rustic_ai.core.messaging.backend.embedded_backend import EmbeddedMessagingBackend
+from rustic_ai.core.messaging.backend.embedded_backend import (
+    EmbeddedMessagingBackend,
+    PriorityLanesMessagingBackend,
+)
+from rustic_ai.core.messaging.backend.embedded_backend.dial import Transport
+from rustic_ai.core.testing.contracts.durable_messaging import DurableMessagingContract
 from rustic_ai.core.testing.contracts.messaging_backend import (
     Connect,
     MessagingBackendContract,
@@ -15,7 +20,7 @@ from rustic_ai.core.testing.contracts.messaging_backend import (
 )
 
 
-class TestInMemory(MessagingBackendContract):
+class TestInMemory(MessagingBackendContract, DurableMessagingContract):
     """One object is the whole world."""
 
     @pytest.fixture
@@ -32,18 +37,34 @@ class TestInMemory(MessagingBackendContract):
         refuses(backend)
 
 
-class TestEmbedded(MessagingBackendContract):
-    """Connections to a server in a process of its own."""
+class TestEmbedded(MessagingBackendContract, DurableMessagingContract):
+    """Connections to a server in a process of its own, over its Unix socket."""
+
+    transport: Transport = "unix"
+    backend_class = EmbeddedMessagingBackend
 
     @pytest.fixture
     def connect(self, free_port: int) -> Iterator[Connect]:
         opened: list[MessagingBackend] = []
+        owner = EmbeddedMessagingBackend(port=free_port)
 
         def connect() -> MessagingBackend:
-            opened.append(EmbeddedMessagingBackend(port=free_port))
+            opened.append(self.backend_class(port=free_port, transport=self.transport))
             return opened[-1]
 
-        connect()
         yield connect
         for backend in reversed(opened):
             backend.cleanup()
+        owner.cleanup()
+
+
+class TestEmbeddedOverTcp(TestEmbedded):
+    """The same over TCP."""
+
+    transport = "tcp"
+
+
+class TestEmbeddedWithLanes(TestEmbedded):
+    """The same with a lane per priority."""
+
+    backend_class = PriorityLanesMessagingBackend

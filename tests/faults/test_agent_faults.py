@@ -20,6 +20,10 @@ from rustic_ai.core.errors import (
 from rustic_ai.core.guild import Guild
 from rustic_ai.core.guild.execution import MultiProcessExecutionEngine
 from rustic_ai.core.guild.topics import GuildTopics
+from rustic_ai.core.messaging.backend.embedded_backend import (
+    EmbeddedServer,
+    create_embedded_messaging_config,
+)
 from rustic_ai.core.testing.agents import (
     DyingAgent,
     ExitingAgent,
@@ -139,17 +143,38 @@ def test_an_exit_in_the_constructor_keeps_its_code(engine: MultiProcessExecution
     assert caught.value.exitcode == 3
 
 
-def test_agents_end_when_their_broker_is_gone(
-    guild: Guild, engine: MultiProcessExecutionEngine
-) -> None:
-    """Without its message server an agent ends with a reason, and the program is told."""
+def server_of_this_program() -> psutil.Process:
+    """Return the process of the message server."""
     (server,) = [
         child
         for child in psutil.Process().children()
         if "server_process" in " ".join(child.cmdline())
     ]
-    server.kill()
-    wait_until(lambda: not engine.is_agent_running("g", "bystander"))
-    assert engine.get_process_info("g", "bystander")["exitcode"] == 69
-    with pytest.raises(BackendUnavailableError):
-        guild.publish({"how": "exit"})
+    return server
+
+
+def test_a_guild_outlives_its_message_server(
+    guild: Guild, engine: MultiProcessExecutionEngine
+) -> None:
+    """After `kill -9` of the server another is started; agents and program go on by themselves."""
+    pid = engine.get_process_info("g", "bystander")["pid"]
+    for _ in range(3):
+        server_of_this_program().kill()
+        assert ask_bystander(guild) == 3
+    assert engine.get_process_info("g", "bystander")["pid"] == pid
+
+
+def test_agents_end_when_their_server_stays_away(free_port: int) -> None:
+    """Without its server for longer than `reconnect_timeout` an agent ends with a reason."""
+    server = EmbeddedServer(port=free_port)
+    server.start_thread()
+    config = create_embedded_messaging_config(
+        port=free_port, auto_start_server=False, reconnect_timeout=0.3
+    )
+    with MultiProcessExecutionEngine("g") as engine, Guild("g", engine, config) as guild:
+        guild.launch_agent(spec_of(MultiplyingAgent, "bystander"))
+        server.stop_thread()
+        wait_until(lambda: not engine.is_agent_running("g", "bystander"))
+        assert engine.get_process_info("g", "bystander")["exitcode"] == 69
+        with pytest.raises(BackendUnavailableError):
+            guild.publish({"how": "exit"})

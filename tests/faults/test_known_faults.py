@@ -60,7 +60,7 @@ class StubbornAgent(Agent):
         """Tell the pid of the child, and never return."""
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-        ctx.send_dict({"child": child.pid})
+        ctx.send_dict({"child": child.pid}, now=True)
         threading.Event().wait()
 
 

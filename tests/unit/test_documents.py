@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -19,6 +20,24 @@ def test_every_decision_is_listed() -> None:
     records = sorted(folder.glob("0*.md"))
     assert records
     assert [record.name for record in records if record.name not in index] == []
+
+
+def test_every_promise_has_its_test() -> None:
+    """Each sentence of the promises names tests, and there are tests of these names."""
+    promised, _, _ = (
+        (ROOT / "docs" / "promises.md").read_text().partition("## What is not promised")
+    )
+    sentences = promised.split("\n- ")[1:]
+    assert len(sentences) > 25
+    code = "".join(
+        f.read_text()
+        for top in ("tests", "src/rustic_ai/core/testing")
+        for f in (ROOT / top).rglob("*.py")
+    )
+    for sentence in sentences:
+        names = re.findall(r"`(test_\w+)`", sentence)
+        assert names, sentence
+        assert [name for name in names if f"def {name}(" not in code] == []
 
 
 def test_modules_stay_small() -> None:

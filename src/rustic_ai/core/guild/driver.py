@@ -100,7 +100,9 @@ class Driver:
         self._answers: dict[int, Future[Message]] = {}
         self._topics: set[str] = set()
         self._events: queue.SimpleQueue[_Event] = queue.SimpleQueue()
-        self._waiting = False  # progress that nobody waits for is not kept
+        self._waiting = False
+        self._progress: dict[str | None, Message] = {}
+        """The last of each agent that came while nobody waited."""
         self._listen(
             GuildTopics.get_agent_inbox(tag.id or ""),
             GuildTopics.STATUS_TOPIC,
@@ -116,8 +118,14 @@ class Driver:
             self._client.subscribe(topic)
 
     def _receive(self, message: Message) -> None:
-        if message.format == _FINISHED or (message.format == _PROGRESS and self._waiting):
+        if message.format == _FINISHED:
             self._events.put(message)
+        elif message.format == _PROGRESS:
+            with self._lock:
+                if self._waiting:
+                    self._events.put(message)
+                else:
+                    self._progress[message.sender.id] = message
         if message.in_response_to is not None:
             with self._lock:
                 answer = self._answers.pop(message.in_response_to, None)
@@ -184,7 +192,12 @@ class Driver:
             GuildFailedError: an agent died.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
-        self._waiting = on_progress is not None
+        if on_progress is not None:
+            with self._lock:
+                self._waiting = True
+                missed, self._progress = self._progress, {}
+            for event in missed.values():
+                on_progress(_decoded(ProgressReport, event), event.sender)
         try:
             while (event := self._next_event(deadline, timeout)).format != _FINISHED:
                 if on_progress is not None:

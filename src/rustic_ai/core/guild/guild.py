@@ -173,13 +173,16 @@ class Guild:
         self.publish(GuildStarted(guild_id=self.id, agents=agents), topics=GuildTopics.SYSTEM_TOPIC)
 
     def remove_agent(self, agent_id: str) -> None:
-        """Stop an agent and forget it; an unknown one is not an error."""
+        """Stop an agent and forget it, and what waits for it; an unknown one is not an error."""
         with self._lock:
             self._planned.pop(agent_id, None)
             self._specs.pop(agent_id, None)
             engine = self._engine_of.pop(agent_id, None)
         if engine is not None:
             engine.stop_agent(self.id, agent_id)
+            messaging = self._messaging
+            if messaging is not None:
+                messaging.disown(agent_id)
 
     def get_agent(self, agent_id: str) -> AgentSpec | None:
         """Return the spec of an agent."""
@@ -260,6 +263,21 @@ class Guild:
             since: id of a message; only what came after it is returned.
         """
         return self._open_messaging().get_messages(topic, since)
+
+    def get_dead_letters(self) -> list[Message]:
+        """Return messages that agents could not handle, oldest first.
+
+        `Message.dead_letter` says where each came from, who gave it up, when and why.
+        """
+        return self._open_messaging().get_messages(GuildTopics.DEAD_LETTER_TOPIC)
+
+    def replay(self, dead_letter: Message) -> None:
+        """Give a dead letter to the agent that could not handle it once more."""
+        self._open_messaging().replay(dead_letter)
+
+    def get_messaging_statistics(self) -> dict[str, Any]:
+        """Return what the message store tells of itself, its topics and their subscribers."""
+        return self._open_messaging().backend.get_statistics()
 
     def collect(self, topic: str) -> Collector:
         """Return a context manager that collects what `topic` gets from its start on."""

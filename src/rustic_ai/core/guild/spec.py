@@ -114,6 +114,14 @@ class AgentSpec(_Description):
     dependency_map: dict[Name, DependencySpec] = Field(
         default_factory=dict, description="Dependencies of its own; they go before the guild's."
     )
+    max_attempts: Annotated[int, Field(ge=0, le=255)] = Field(
+        default=3,
+        description="Crashes with a message in hand after which it is a dead letter; 0: never.",
+    )
+    error_attempts: Annotated[int, Field(ge=1, le=255)] = Field(
+        default=1,
+        description="How often a handler that raises is tried until its message is a dead letter.",
+    )
     restart_policy: RestartPolicy | None = Field(
         default=None, description="Whether it is started again; default: the guild's."
     )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from rustic_ai.core.messaging.core.dead_letter import DEAD_LETTER_TOPIC
+
 
 class GuildTopics:
     """Well-known topics of a guild."""
@@ -15,6 +17,9 @@ class GuildTopics:
     """From the guild to all of its agents; every agent listens to it."""
     STATUS_TOPIC: ClassVar[str] = "status_topic"
     """From agents to whoever runs the guild: progress, and that the work is done."""
+
+    DEAD_LETTER_TOPIC: ClassVar[str] = DEAD_LETTER_TOPIC
+    """Messages that were given up, with the reason; `Message.dead_letter`."""
 
     @staticmethod
     def get_agent_inbox(agent_id: str) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from pydantic import BaseModel
 
-from rustic_ai.core.guild.agent.outbox import Outbox, Payload
+from rustic_ai.core.guild.agent.outbox import Outbox
 from rustic_ai.core.guild.routing import result_topics
 from rustic_ai.core.guild.system_messages import GuildFinished, ProgressReport
 from rustic_ai.core.guild.topics import GuildTopics
@@ -22,6 +22,9 @@ PayloadT = TypeVar("PayloadT")
 
 class ProcessContext(Generic[PayloadT]):
     """One message in the hands of one handler.
+
+    What a handler sends leaves when it has returned, in one piece with the word that its message
+    was handled: after a crash in the middle, none of it was sent, and the message comes again.
 
     Attributes:
         payload: the payload, in the type that the processor asked for.
@@ -47,15 +50,26 @@ class ProcessContext(Generic[PayloadT]):
         recipients: Sequence[AgentTag] = (),
         priority: Priority | None = None,
         ttl: float | None = None,
+        now: bool = False,
     ) -> Message:
         """Send a model as the result; by default to the topics of the message in hand.
 
-        A message that came to the agent's own inbox is answered to its sender's inbox.
+        A message that came to the agent's own inbox is answered to its sender's inbox. With `now`
+        it leaves at once, not with the others when the handler returns: for handlers that run long.
 
         Returns:
             The message that was sent.
         """
-        return self._post(payload, None, topics, recipients, priority, ttl)
+        return self._outbox.answer(
+            self.message,
+            payload,
+            None,
+            topics if topics is not None else self._result_topics(),
+            recipients,
+            priority,
+            ttl,
+            now,
+        )
 
     def send_dict(
         self,
@@ -66,9 +80,19 @@ class ProcessContext(Generic[PayloadT]):
         recipients: Sequence[AgentTag] = (),
         priority: Priority | None = None,
         ttl: float | None = None,
+        now: bool = False,
     ) -> Message:
         """Send a dict as the result, as plain JSON or as another `format`; else like `send`."""
-        return self._post(payload, format, topics, recipients, priority, ttl)
+        return self._outbox.answer(
+            self.message,
+            payload,
+            format,
+            topics if topics is not None else self._result_topics(),
+            recipients,
+            priority,
+            ttl,
+            now,
+        )
 
     def send_error(self, payload: BaseModel) -> Message:
         """Answer with a model that describes a failure; it also goes to the error topic."""
@@ -81,9 +105,9 @@ class ProcessContext(Generic[PayloadT]):
         )
 
     def report_progress(self, done: float, total: float | None = None, note: str = "") -> None:
-        """Tell whoever runs the guild how far its work is."""
+        """Tell whoever runs the guild how far its work is; it leaves at once."""
         report = ProgressReport(done=done, total=total, note=note)
-        self._outbox.post(report, GuildTopics.STATUS_TOPIC, cause=self.message)
+        self._outbox.post(report, GuildTopics.STATUS_TOPIC, cause=self.message, now=True)
 
     def finish_guild(self, result: dict[str, Any] | None = None, *, success: bool = True) -> None:
         """Tell whoever runs the guild that its work is done, and what came of it."""
@@ -92,22 +116,3 @@ class ProcessContext(Generic[PayloadT]):
 
     def _result_topics(self) -> Sequence[str]:
         return result_topics(self.message, GuildTopics.get_agent_inbox(self.agent.id))
-
-    def _post(
-        self,
-        payload: Payload,
-        format_name: str | None,
-        topics: str | Sequence[str] | None,
-        recipients: Sequence[AgentTag],
-        priority: Priority | None,
-        ttl: float | None,
-    ) -> Message:
-        return self._outbox.post(
-            payload,
-            topics if topics is not None else self._result_topics(),
-            format=format_name,
-            cause=self.message,
-            recipients=recipients,
-            priority=priority,
-            ttl=ttl,
-        )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import traceback
-from collections.abc import Awaitable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import BaseModel, ValidationError
 
@@ -13,7 +13,7 @@ from rustic_ai.core.errors import PayloadError
 from rustic_ai.core.guild.agent.agent import Agent
 from rustic_ai.core.guild.agent.context import ProcessContext
 from rustic_ai.core.guild.agent.outbox import Outbox
-from rustic_ai.core.guild.agent.processor import Processor
+from rustic_ai.core.guild.agent.processor import Predicate
 from rustic_ai.core.guild.system_messages import ErrorMessage
 from rustic_ai.core.guild.topics import GuildTopics
 from rustic_ai.core.messaging.core.message import Message
@@ -23,6 +23,16 @@ if TYPE_CHECKING:
     import asyncio
 
 logger = logging.getLogger(__name__)
+
+
+class _Handler(NamedTuple):
+    """A processor, bound to its agent."""
+
+    method: Callable[..., Awaitable[None] | None]
+    name: str
+    model: type[BaseModel] | None
+    predicate: Predicate | None
+    depends_on: tuple[str, ...]
 
 
 class Dispatcher:
@@ -35,48 +45,76 @@ class Dispatcher:
         self._agent = agent
         self._outbox = outbox
         self._loop: asyncio.Runner | None = None
-        self._for_any = tuple(p for p in agent.processors if p.format is None)
-        formats = {p.format for p in agent.processors if p.format is not None}
-        self._by_format = {
-            name: tuple(p for p in agent.processors if p.format in {name, None}) for name in formats
-        }
+        self._id = agent.id
+        self._only_tagged = agent.spec.act_only_when_tagged
+        self._error_attempts = agent.spec.error_attempts
+        formats = {p.format for p in agent.processors}
+        self._by_format = {name: self._bound(name) for name in formats}
+        self._for_any = self._bound(None)
+
+    def _bound(self, format_name: str | None) -> tuple[_Handler, ...]:
+        """Return the handlers of a format, in the order of their definition."""
+        return tuple(
+            _Handler(getattr(self._agent, p.method), p.method, p.model, p.predicate, p.depends_on)
+            for p in self._agent.processors
+            if p.format in {format_name, None}
+        )
 
     def handle(self, message: Message) -> int:
         """Pass the message to every handler that wants it, in the order of their definition.
 
         The agent's own messages are not handled, nor, where it acts only when tagged, those that
-        do not name it. An exception becomes an error message.
+        do not name it. A handler that raises is tried again as often as the agent's spec says;
+        then the exception becomes an error message, and the message a dead letter.
 
         Returns:
             How many handlers failed.
         """
-        agent = self._agent
         failed = 0
-        if message.sender.id == agent.id:
+        envelope = message.envelope
+        if envelope.sender.id == self._id:
             return failed
-        if agent.spec.act_only_when_tagged and not message.is_tagged(agent.id, agent.name):
+        if self._only_tagged and not message.is_tagged(self._id, self._agent.name):
             return failed
-        for processor in self._by_format.get(message.format, self._for_any):
+        for handler in self._by_format.get(envelope.format, self._for_any):
             try:
-                self._call(processor, message)
-            except Exception as e:
-                logger.exception("%s.%s failed", agent.name, processor.method)
-                self._report(e, message, processor)
-                failed += 1
+                self._call(handler, message)
+            except Exception as e:  # noqa: BLE001 - logged and told by `_try_again`
+                failed += not self._try_again(handler, message, e)
         return failed
 
-    def _call(self, processor: Processor, message: Message) -> None:
+    def _call(self, handler: _Handler, message: Message) -> None:
         agent = self._agent
-        if processor.predicate is not None and not processor.predicate(agent, message):
+        if handler.predicate is not None and not handler.predicate(agent, message):
             return
-        payload: Any
-        if processor.model is not None:
-            payload = _parse(processor.model, message)
-        else:
-            payload = message.payload
-        dependencies = {key: agent.get_dependency(key) for key in processor.depends_on}
+        model = handler.model
+        payload: Any = message.payload if model is None else _parse(model, message)
         context = ProcessContext(payload, message, agent, self._outbox)
-        self.run(getattr(agent, processor.method)(context, **dependencies))
+        if handler.depends_on:
+            dependencies = {key: agent.get_dependency(key) for key in handler.depends_on}
+            result = handler.method(context, **dependencies)
+        else:
+            result = handler.method(context)
+        if result is not None:
+            self.run(result)
+
+    def _try_again(self, handler: _Handler, message: Message, error: Exception) -> bool:
+        """Run a handler that has raised until it succeeds, or was tried often enough."""
+        tries = 1
+        while True:
+            logger.error("%s.%s failed", self._agent.name, handler.name, exc_info=error)
+            if tries == self._error_attempts:
+                self._report(error, message, handler)
+                self._outbox.bury(message, f"{type(error).__name__}: {error}", message.attempt)
+                return False
+            tries += 1
+            message.attempt += 1
+            try:
+                self._call(handler, message)
+            except Exception as e:  # noqa: BLE001 - logged above
+                error = e
+            else:
+                return True
 
     def run(self, result: Awaitable[None] | None) -> None:
         """Bring the result of a hook or handler to its end, where it is a coroutine."""
@@ -87,14 +125,14 @@ class Dispatcher:
                 self._loop = asyncio.Runner()
             self._loop.run(_await(result))
 
-    def _report(self, error: Exception, message: Message, processor: Processor) -> None:
+    def _report(self, error: Exception, message: Message, handler: _Handler) -> None:
         report = ErrorMessage(
             agent_id=self._agent.id,
             agent_name=self._agent.name,
             error_type=type(error).__name__,
             message=str(error),
             traceback="".join(traceback.format_exception(error)),
-            processor=processor.method,
+            processor=handler.name,
             failed_format=message.format,
             failed_message_id=message.id,
         )

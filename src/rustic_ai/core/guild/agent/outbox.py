@@ -9,11 +9,18 @@ from pydantic import BaseModel
 
 from rustic_ai.core.guild.agent.processor import format_of
 from rustic_ai.core.messaging.client.client import Client
-from rustic_ai.core.messaging.core.message import AgentTag, Message, MessageConstants
-from rustic_ai.core.messaging.core.message_id import GemstoneGenerator
+from rustic_ai.core.messaging.core.message import (
+    AgentTag,
+    Message,
+    MessageConstants,
+    make_envelope,
+)
+from rustic_ai.core.messaging.core.message_id import id_priority, next_id
 from rustic_ai.core.messaging.core.priority import Priority
 
 Payload = BaseModel | dict[str, Any]
+_PLAIN = MessageConstants.RAW_JSON_FORMAT
+_NORMAL = int(Priority.NORMAL)
 
 
 class Outbox:
@@ -21,17 +28,62 @@ class Outbox:
 
     def __init__(self, client: Client) -> None:
         self._client = client
-        self._ids = GemstoneGenerator()
 
-    def post(self, payload: Payload, topics: str | Sequence[str], **options: Any) -> Message:
-        """Compose a message and send it; options as in `compose`."""
+    def post(
+        self, payload: Payload, topics: str | Sequence[str], *, now: bool = False, **options: Any
+    ) -> Message:
+        """Compose a message and send it; options as in `compose`.
+
+        Args:
+            payload: a model or a dict.
+            topics: where it goes.
+            now: in a handler: do not wait for its end.
+            options: as in `compose`.
+        """
         message = self.compose(payload, topics, **options)
-        self.send(message)
+        self._client.publish(message, now=now)
+        return message
+
+    def answer(
+        self,
+        cause: Message,
+        payload: Payload,
+        format_name: str | None,
+        topics: str | Sequence[str],
+        recipients: Sequence[AgentTag],
+        priority: Priority | None,
+        ttl: float | None,
+        now: bool,  # noqa: FBT001 - all positional: keywords cost as much as the rest
+    ) -> Message:
+        """Send what answers a message; as `post`, on the path that handlers take."""
+        if format_name is None:
+            format_name = format_of(type(payload)) if isinstance(payload, BaseModel) else _PLAIN
+        source = cause.envelope
+        message_id = next_id(id_priority(source.id) if priority is None else Priority(priority))
+        envelope = make_envelope(
+            message_id,
+            self._client.tag,
+            topics,
+            payload,
+            format_name,
+            source.id,
+            source.thread,
+            recipients,
+            ttl,
+            False,
+            source.traceparent,
+        )
+        message = Message.from_envelope(envelope, None)
+        self._client.publish(message, now=now)
         return message
 
     def send(self, message: Message) -> None:
-        """Send a composed message; returns when it was accepted."""
+        """Send a composed message."""
         self._client.publish(message)
+
+    def bury(self, message: Message, reason: str, attempts: int) -> None:
+        """Hand a message to the dead letters."""
+        self._client.bury(message, reason, attempts)
 
     def compose(
         self,
@@ -50,20 +102,25 @@ class Outbox:
         What answers another message (`cause`) takes over its thread, trace context and, unless
         told otherwise, its priority.
         """
-        if format is None and isinstance(payload, BaseModel):
-            format = format_of(type(payload))  # noqa: A001
+        if format is None:
+            is_model = isinstance(payload, BaseModel)
+            format = format_of(type(payload)) if is_model else _PLAIN  # noqa: A001
         if priority is None:
-            priority = cause.priority if cause is not None else Priority.NORMAL
-        return Message(
-            id_obj=self._ids.get_id(priority),
-            sender=self._client.tag,
-            topics=topics,
-            payload=payload,
-            format=format or MessageConstants.RAW_JSON_FORMAT,
-            recipient_list=recipients,
-            in_response_to=cause.id if cause is not None else None,
-            thread=cause.thread if cause is not None else None,
+            urgency: int = _NORMAL if cause is None else id_priority(cause.id)
+        else:
+            urgency = Priority(priority)
+        source = None if cause is None else cause.envelope
+        envelope = make_envelope(
+            next_id(urgency),
+            self._client.tag,
+            topics,
+            payload,
+            format,
+            in_response_to=None if source is None else source.id,
+            thread=None if source is None else source.thread,
+            recipients=recipients,
             ttl=ttl,
-            is_error_message=is_error,
-            traceparent=cause.traceparent if cause is not None else None,
+            is_error=is_error,
+            traceparent=None if source is None else source.traceparent,
         )
+        return Message.from_envelope(envelope, None)

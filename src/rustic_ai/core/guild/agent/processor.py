@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -84,6 +85,7 @@ def processor(
     return mark
 
 
+@functools.cache
 def format_of(model: type[BaseModel]) -> str:
     """Return the message format of a model: its qualified class name."""
     return qualified_name(model)

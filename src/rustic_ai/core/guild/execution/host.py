@@ -14,7 +14,9 @@ from rustic_ai.core.guild.agent.dispatch import Dispatcher
 from rustic_ai.core.guild.agent.outbox import Outbox
 from rustic_ai.core.guild.di.container import DependencyContainer
 from rustic_ai.core.guild.spec import AgentSpec, DependencySpec
+from rustic_ai.core.guild.topics import GuildTopics
 from rustic_ai.core.messaging.client.client import SimpleClient
+from rustic_ai.core.messaging.core.dead_letter import replay_topic
 from rustic_ai.core.messaging.core.message import AgentTag, Message
 from rustic_ai.core.messaging.core.messaging_interface import MessagingInterface
 
@@ -51,6 +53,21 @@ class NoPulse:
         """Do nothing."""
 
 
+def places_of(spec: AgentSpec) -> dict[str, bool]:
+    """Return the topics that an agent listens to, and whether a new agent begins at their start.
+
+    That is so for what is meant for nobody but this agent.
+    """
+    inbox, replays = GuildTopics.get_agent_inbox(spec.id), replay_topic(spec.id)
+    return {t: t == inbox for t in spec.subscribed_topics} | {replays: True}
+
+
+def declare_places(messaging: MessagingInterface, spec: AgentSpec) -> None:
+    """Let messages wait for an agent from now on, before it is there."""
+    for topic, from_start in places_of(spec).items():
+        messaging.declare(topic, spec.id, from_start=from_start)
+
+
 class AgentHost:
     """Runs one agent on the threads that bring it messages, one message at a time.
 
@@ -66,7 +83,13 @@ class AgentHost:
         spec = launch.agent
         self._pulse = pulse or NoPulse()
         self._spec = spec
-        self._client = SimpleClient(AgentTag(spec.id, spec.name), messaging, self._receive)
+        self._client = SimpleClient(
+            AgentTag(spec.id, spec.name),
+            messaging,
+            self._receive,
+            durable=True,
+            max_attempts=spec.max_attempts,
+        )
         self._outbox = Outbox(self._client)
         self._dependencies = DependencyContainer(
             launch.guild_dependencies,
@@ -90,8 +113,8 @@ class AgentHost:
         try:
             agent = load_class(self._spec.class_name, Agent).create(self._setup)
             self._dispatcher = Dispatcher(agent, self._outbox)
-            for topic in self._spec.subscribed_topics:
-                self._client.subscribe(topic)
+            for topic, from_start in places_of(self._spec).items():
+                self._client.subscribe(topic, from_start=from_start)
             with self._lock:
                 self._dispatcher.run(agent.on_start())
                 self._started = True
@@ -122,6 +145,7 @@ class AgentHost:
 
         A failing `on_stop` is logged; the agent ends all the same.
         """
+        self._end_subscriptions()  # first: what comes from now on is for the next process
         with self._lock:
             if self._stopped:
                 return
@@ -133,12 +157,15 @@ class AgentHost:
                 logger.exception("on_stop of %s failed", self._spec.name)
         self._close()
 
-    def _close(self) -> None:
-        self._stopped = True
+    def _end_subscriptions(self) -> None:
         try:
             self._client.close()
         except Exception:
             logger.exception("unsubscribing %s failed", self._spec.name)
+
+    def _close(self) -> None:
+        self._stopped = True
+        self._end_subscriptions()
         if self._dispatcher is not None:
             self._dispatcher.close()
         self._dependencies.close()

@@ -23,7 +23,11 @@ logger = logging.getLogger(__name__)
 @dataclass(slots=True)
 class _Topic:
     messages: list[Message] = field(default_factory=list)
-    handlers: dict[str, MessageHandler] = field(default_factory=dict)
+    handlers: dict[str, MessageHandler | None] = field(default_factory=dict)
+    """None: a durable place whose subscriber is not there."""
+    durable: set[str] = field(default_factory=set)
+    backlog: dict[str, deque[Message]] = field(default_factory=dict)
+    """What waits for subscribers that are not there."""
 
 
 class InMemoryMessagingBackend(MessagingBackend):
@@ -49,7 +53,7 @@ class InMemoryMessagingBackend(MessagingBackend):
             self._namespaces.setdefault(namespace, set()).add(topic)
             entry.messages.append(message)
             for subscriber in entry.handlers:
-                copy = Message.from_envelope(message.envelope, topic)
+                copy = _arrived(message, topic)
                 self._pending.append((topic, subscriber, copy))
         self._deliver()
 
@@ -64,7 +68,10 @@ class InMemoryMessagingBackend(MessagingBackend):
                     self._delivering = False
                     return
                 topic, subscriber, message = self._pending.popleft()
-                handler = self._topics[topic].handlers.get(subscriber)
+                entry = self._topics[topic]
+                handler = entry.handlers.get(subscriber)
+                if handler is None and subscriber in entry.durable:
+                    entry.backlog.setdefault(subscriber, deque()).append(message)
             if handler is not None and not message.is_expired(time.time() * 1000):
                 self._call(handler, message)
 
@@ -84,7 +91,7 @@ class InMemoryMessagingBackend(MessagingBackend):
             self._check_open()
             entry = self._topics.get(topic)
             stored = list(entry.messages) if entry else []
-        return [Message.from_envelope(m.envelope, topic) for m in stored if not m.is_expired(now)]
+        return [_arrived(m, topic) for m in stored if not m.is_expired(now)]
 
     def get_messages_for_topic(self, topic: str) -> list[Message]:
         """Return the whole history."""
@@ -111,28 +118,86 @@ class InMemoryMessagingBackend(MessagingBackend):
         found = {m.id: m for topic in topics for m in self._history(topic)}
         return [found[i] for i in msg_ids if i in found]
 
-    def subscribe(self, topic: str, handler: MessageHandler, *, subscriber: str = "") -> None:
-        """Add or replace a handler."""
+    def subscribe(
+        self,
+        topic: str,
+        handler: MessageHandler,
+        *,
+        subscriber: str = "",
+        durable: bool = False,
+        from_start: bool = False,
+        max_attempts: int = 0,  # noqa: ARG002 - who crashes here crashes all
+    ) -> None:
+        """Add or replace a handler; what waited for it comes first."""
         with self._lock:
             self._check_open()
-            self._topics.setdefault(topic, _Topic()).handlers[subscriber] = handler
+            entry = self._place(topic, subscriber, from_start=from_start)
+            entry.handlers[subscriber] = handler
+            if durable:
+                entry.durable.add(subscriber)
+            waited = entry.backlog.pop(subscriber, deque())
+            self._pending.extendleft((topic, subscriber, m) for m in reversed(waited))
+        self._deliver()
+
+    def _place(self, topic: str, subscriber: str, *, from_start: bool) -> _Topic:
+        entry = self._topics.setdefault(topic, _Topic())
+        if subscriber not in entry.handlers and from_start:
+            copies = (_arrived(m, topic) for m in entry.messages)
+            entry.backlog[subscriber] = deque(copies)
+        return entry
+
+    def declare(
+        self, namespace: str, topic: str, subscriber: str, *, from_start: bool = False
+    ) -> None:
+        """Let messages wait for a subscriber."""
+        with self._lock:
+            self._check_open()
+            self._namespaces.setdefault(namespace, set()).add(topic)
+            entry = self._place(topic, subscriber, from_start=from_start)
+            entry.handlers.setdefault(subscriber, None)
+            entry.durable.add(subscriber)
 
     def unsubscribe(self, topic: str, *, subscriber: str = "") -> None:
-        """Remove a handler."""
+        """Remove a handler and its place."""
         with self._lock:
             self._check_open()
-            if topic in self._topics:
-                self._topics[topic].handlers.pop(subscriber, None)
+            self._drop(topic, subscriber)
+
+    def _drop(self, topic: str, subscriber: str) -> None:
+        entry = self._topics.get(topic)
+        if entry is not None:
+            entry.handlers.pop(subscriber, None)
+            entry.durable.discard(subscriber)
+            entry.backlog.pop(subscriber, None)
+
+    def detach(self, topic: str, *, subscriber: str = "") -> None:
+        """Remove a handler; a durable place stays."""
+        with self._lock:
+            self._check_open()
+            entry = self._topics.get(topic)
+            if entry is not None and subscriber in entry.durable:
+                entry.handlers[subscriber] = None
+            else:
+                self._drop(topic, subscriber)
+
+    def disown(self, namespace: str, subscriber: str) -> None:
+        """Remove all places of a subscriber."""
+        with self._lock:
+            self._check_open()
+            for topic in self._topics:
+                if topic.startswith(f"{namespace}:"):
+                    self._drop(topic, subscriber)
 
     def load_subscribers(self, namespace: str) -> dict[str, list[str]]:
         """List the subscribers of the namespace."""
         with self._lock:
             self._check_open()
-            return {
-                name: sorted(topic.handlers)
+            found = {
+                name: sorted(s for s, handler in topic.handlers.items() if handler is not None)
                 for name, topic in self._topics.items()
-                if name.startswith(f"{namespace}:") and topic.handlers
+                if name.startswith(f"{namespace}:")
             }
+            return {name: subscribers for name, subscribers in found.items() if subscribers}
 
     def supports_subscription(self) -> bool:
         """Messages are pushed."""
@@ -166,3 +231,10 @@ class InMemoryMessagingBackend(MessagingBackend):
     def _check_open(self) -> None:
         if self._closed:
             raise BackendClosedError
+
+
+def _arrived(message: Message, topic: str) -> Message:
+    note = message.dead_letter
+    if note is None:
+        return Message.from_envelope(message.envelope, topic)
+    return Message.from_envelope(message.envelope, note.topic, note.attempts + 1, note)

@@ -15,12 +15,26 @@ class Client(ABC):
     tag: AgentTag
 
     @abstractmethod
-    def publish(self, message: Message) -> None:
-        """Store the message in each of its topics; returns when it was accepted."""
+    def publish(self, message: Message, *, now: bool = False) -> None:
+        """Store the message in each of its topics.
+
+        Args:
+            message: the message.
+            now: in a handler: do not wait for its end.
+        """
 
     @abstractmethod
-    def subscribe(self, topic: str) -> None:
-        """Receive what `topic` accepts from now on; returns when the store knows."""
+    def bury(self, message: Message, reason: str, attempts: int) -> None:
+        """Hand a message to the dead letters, since it cannot be handled."""
+
+    @abstractmethod
+    def subscribe(self, topic: str, *, from_start: bool = False) -> None:
+        """Receive what `topic` accepts from now on; returns when the store knows.
+
+        Args:
+            topic: the topic.
+            from_start: a subscriber that is new begins with the oldest message.
+        """
 
     @abstractmethod
     def unsubscribe(self, topic: str) -> None:
@@ -38,23 +52,47 @@ class SimpleClient(Client):
         tag: who this is; the id names its subscriptions.
         messaging: the guild's messages.
         handler: called with each message, one at a time.
+        durable: whether its subscriptions outlive it, and nobody waits for the store: for agents.
+        max_attempts: crashes after which a message becomes a dead letter; 0: never.
     """
 
     def __init__(
-        self, tag: AgentTag, messaging: MessagingInterface, handler: MessageHandler
+        self,
+        tag: AgentTag,
+        messaging: MessagingInterface,
+        handler: MessageHandler,
+        *,
+        durable: bool = False,
+        max_attempts: int = 0,
     ) -> None:
         self.tag = tag
         self._messaging = messaging
         self._handler = handler
+        self._durable = durable
+        self._max_attempts = max_attempts
         self._topics: set[str] = set()
 
-    def publish(self, message: Message) -> None:
-        """Store the message in each of its topics."""
-        self._messaging.publish(message)
+    def publish(self, message: Message, *, now: bool = False) -> None:
+        """Store the message in each of its topics; a durable client does not wait for it."""
+        if self._durable:
+            self._messaging.send(message, now=now)
+        else:
+            self._messaging.publish(message)
 
-    def subscribe(self, topic: str) -> None:
-        """Receive what `topic` accepts from now on."""
-        self._messaging.subscribe(topic, self._handler, subscriber=self.tag.id or "")
+    def bury(self, message: Message, reason: str, attempts: int) -> None:
+        """Hand a message to the dead letters."""
+        self._messaging.bury(message, self.tag.id or "", reason, attempts)
+
+    def subscribe(self, topic: str, *, from_start: bool = False) -> None:
+        """Receive what `topic` accepts from now on, or has kept for this subscriber."""
+        self._messaging.subscribe(
+            topic,
+            self._handler,
+            subscriber=self.tag.id or "",
+            durable=self._durable,
+            from_start=from_start,
+            max_attempts=self._max_attempts,
+        )
         self._topics.add(topic)
 
     def unsubscribe(self, topic: str) -> None:
@@ -63,6 +101,7 @@ class SimpleClient(Client):
         self._messaging.unsubscribe(topic, subscriber=self.tag.id or "")
 
     def close(self) -> None:
-        """End all subscriptions."""
+        """End all subscriptions; what was kept for a durable client stays kept."""
         for topic in sorted(self._topics):
-            self.unsubscribe(topic)
+            self._messaging.detach(topic, subscriber=self.tag.id or "")
+        self._topics.clear()

@@ -5,19 +5,24 @@ from __future__ import annotations
 import msgspec
 
 from rustic_ai.core.errors import ProtocolError
+from rustic_ai.core.messaging.core.dead_letter import DeadLetterNote
 from rustic_ai.core.messaging.core.message import Envelope, Message
 
-_encode = msgspec.msgpack.Encoder().encode
+encode_envelope = msgspec.msgpack.Encoder().encode
+"""Returns an envelope as MessagePack; the payload inside is not touched."""
 _decode = msgspec.msgpack.Decoder(Envelope).decode
 
 
 def encode_message(message: Message) -> bytes:
-    """Return the envelope as MessagePack; the payload inside is not touched."""
-    return _encode(message.envelope)
+    """Return the envelope of a message as MessagePack."""
+    return encode_envelope(message.envelope)
 
 
 def decode_message(
-    data: bytes | bytearray | memoryview, topic: str | None, attempt: int = 1
+    data: bytes | bytearray | memoryview,
+    topic: str | None,
+    attempt: int = 1,
+    dead_letter: DeadLetterNote | None = None,
 ) -> Message:
     """Read an envelope that arrived on `topic`; the payload stays bytes.
 
@@ -28,4 +33,4 @@ def decode_message(
         envelope = _decode(data)
     except msgspec.DecodeError as e:
         raise ProtocolError(summary=f"a message on topic {topic!r} cannot be read: {e}") from e
-    return Message.from_envelope(envelope, topic, attempt)
+    return Message.from_envelope(envelope, topic, attempt, dead_letter)

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from rustic_ai.core.messaging.core.dead_letter import DeadLetterNote
 from rustic_ai.core.messaging.core.message_id import GemstoneID, id_time_ms
 from rustic_ai.core.messaging.core.payload import Encoding, decode_payload, encode_payload
 from rustic_ai.core.messaging.core.priority import Priority
@@ -44,8 +45,51 @@ class Envelope(msgspec.Struct, frozen=True, array_like=True, gc=False):
     traceparent: str | None = None
 
 
+def make_envelope(
+    message_id: int,
+    sender: AgentTag,
+    topics: str | Sequence[str],
+    payload: Any,
+    format_name: str,
+    in_response_to: int | None = None,
+    thread: Sequence[int] | None = None,
+    recipients: Sequence[AgentTag] = (),
+    ttl: float | None = None,
+    is_error: bool = False,  # noqa: FBT001, FBT002
+    traceparent: str | None = None,
+) -> Envelope:
+    """Put an envelope together; arguments and errors as of `Message`."""
+    names = (topics,) if type(topics) is str else _names_of(topics)
+    if not names or not all(names):
+        raise ValueError("a message needs at least one topic, and none may be empty")
+    if ttl is not None and not ttl > 0:
+        raise ValueError(f"ttl is in seconds and must be positive, not {ttl}")
+    encoding, body = encode_payload(payload)
+    return Envelope(
+        message_id,
+        sender,
+        names,
+        format_name,
+        encoding,
+        body,
+        in_response_to,
+        (tuple(thread) if type(thread) is not tuple else thread) if thread else (message_id,),
+        tuple(recipients) if recipients else (),
+        ttl,
+        is_error,
+        traceparent,
+    )
+
+
+def _names_of(topics: str | Sequence[str]) -> tuple[str, ...]:
+    return (topics,) if isinstance(topics, str) else tuple(topics)
+
+
 class Message:
     """A message as agents see it: immutable, its payload decoded on first use.
+
+    `topic_published_to` is the topic that it came from; `attempt` counts its deliveries to this
+    subscriber; `dead_letter` says why it was given up, where it was.
 
     Args:
         id_obj: the id, from `GemstoneGenerator.get_id`; its priority is the message's.
@@ -66,7 +110,7 @@ class Message:
         TypeError: the payload holds a value that a message cannot carry; the text names its path.
     """
 
-    __slots__ = ("_envelope", "_payload", "attempt", "topic_published_to")
+    __slots__ = ("_envelope", "_payload", "attempt", "dead_letter", "topic_published_to")
 
     def __init__(
         self,
@@ -84,27 +128,20 @@ class Message:
         is_error_message: bool = False,
         traceparent: str | None = None,
     ) -> None:
-        names = (topics,) if isinstance(topics, str) else tuple(topics)
-        if not names or not all(names):
-            raise ValueError("a message needs at least one topic, and none may be empty")
         if priority is not None and priority != id_obj.priority:
             raise ValueError(
                 f"the id says priority {id_obj.priority.name}, not {Priority(priority).name}: "
                 "the priority is part of the id, so make the id with get_id(priority)"
             )
-        if ttl is not None and not ttl > 0:
-            raise ValueError(f"ttl is in seconds and must be positive, not {ttl}")
-        encoding, body = encode_payload(payload)
-        self._envelope = Envelope(
-            id=id_obj.value,
-            sender=sender,
-            topics=names,
-            format=format,
-            encoding=encoding,
-            payload=body,
+        self._envelope = make_envelope(
+            id_obj.value,
+            sender,
+            topics,
+            payload,
+            format,
             in_response_to=in_response_to,
-            thread=tuple(thread) if thread else (id_obj.value,),
-            recipients=tuple(recipient_list),
+            thread=thread,
+            recipients=recipient_list,
             ttl=ttl,
             is_error=is_error_message,
             traceparent=traceparent,
@@ -112,15 +149,23 @@ class Message:
         self._payload: Any = None
         self.topic_published_to: str | None = None
         self.attempt = 1
+        self.dead_letter: DeadLetterNote | None = None
 
     @classmethod
-    def from_envelope(cls, envelope: Envelope, topic: str | None, attempt: int = 1) -> Message:
+    def from_envelope(
+        cls,
+        envelope: Envelope,
+        topic: str | None,
+        attempt: int = 1,
+        dead_letter: DeadLetterNote | None = None,
+    ) -> Message:
         """Wrap an envelope that arrived on `topic`, for the `attempt`-th time."""
         message = cls.__new__(cls)
         message._envelope = envelope  # noqa: SLF001 - an alternative constructor
         message._payload = None  # noqa: SLF001
         message.topic_published_to = topic
         message.attempt = attempt
+        message.dead_letter = dead_letter
         return message
 
     @property
@@ -242,6 +287,7 @@ class Message:
             "is_error_message": envelope.is_error,
             "traceparent": envelope.traceparent,
             "attempt": self.attempt,
+            "dead_letter": msgspec.to_builtins(self.dead_letter, str_keys=True),
         }
 
     def __eq__(self, other: object) -> bool:

@@ -26,6 +26,7 @@ from rustic_ai.core.messaging.core.priority import Priority
 EPOCH_MS = 1_672_531_200_000  # 2023-01-01T00:00:00Z
 _LOW_BITS = 20
 _TIME_BITS = 41
+_PRIORITY_AT = _TIME_BITS + _LOW_BITS
 _LONG_FLAG = 1 << (_LOW_BITS - 1)
 _SHORT_SEQUENCE_BITS = 9
 _LONG_SEQUENCE_BITS = 3
@@ -55,7 +56,7 @@ class GemstoneID:
     @property
     def priority(self) -> Priority:
         """Urgency, from the three highest bits."""
-        return Priority(self.value >> (_TIME_BITS + _LOW_BITS))
+        return Priority(self.value >> _PRIORITY_AT)
 
     @property
     def timestamp(self) -> int:
@@ -86,6 +87,11 @@ class GemstoneID:
         return str(self.value)
 
 
+def id_priority(value: int) -> int:
+    """Return the priority of an id, 0 most urgent."""
+    return value >> _PRIORITY_AT
+
+
 def id_time_ms(value: int) -> int:
     """Return when an id was made, in milliseconds since 1970-01-01 UTC."""
     return ((value >> _LOW_BITS) & ((1 << _TIME_BITS) - 1)) + EPOCH_MS
@@ -106,8 +112,9 @@ class _Ticker:
             now_ms = time.time_ns() // 1_000_000 - EPOCH_MS
             if self._number is None:
                 self._lease(now_ms)
-            bits = self._bits
-            tick = self._tick = max(self._tick + 1, now_ms << bits)
+            bits, tick = self._bits, self._tick + 1
+            tick = max(tick, now_ms << bits)
+            self._tick = tick
             ms = tick >> bits
             if ms >= self._reserved:
                 assert self._number is not None
@@ -137,6 +144,11 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_fresh_ticker)
 
 
+def next_id(priority: int) -> int:
+    """Make the next id of this process as a plain number: what `GemstoneGenerator` wraps."""
+    return priority << _PRIORITY_AT | _ticker.next()
+
+
 class GemstoneGenerator:
     """Makes ids; all generators of a process share one sequence, so their ids never collide.
 
@@ -154,4 +166,4 @@ class GemstoneGenerator:
         Raises:
             ValueError: `priority` is not one of `Priority`.
         """
-        return GemstoneID(Priority(priority) << (_TIME_BITS + _LOW_BITS) | _ticker.next())
+        return GemstoneID(next_id(Priority(priority)))

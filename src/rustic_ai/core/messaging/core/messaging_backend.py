@@ -25,6 +25,9 @@ class MessagingBackend(ABC):
     Threads: every method may be called from any thread, and from inside a handler. Handlers of one
     object never run at the same time as each other.
 
+    Steps: where the backend can (`has_steps`), what a handler stores on its own thread, and the
+    word that its message was handled, take effect together when it returns, or not at all.
+
     Time to live: an expired message is neither delivered nor listed.
 
     After `cleanup` every method but `cleanup` raises `BackendClosedError`. When the store is gone
@@ -35,13 +38,29 @@ class MessagingBackend(ABC):
     def store_message(self, namespace: str, topic: str, message: Message) -> None:
         """Append `message` to `topic`, and push it to the subscribers.
 
-        Returns when the store has accepted it: whoever asks from then on sees it.
+        Returns when the store has accepted it: whoever asks from then on sees it. In a step it
+        returns at once.
 
         Raises:
             MessageTooLargeError: nothing was stored, and the backend goes on working.
+            BackPressureError: there is no room, since subscribers do not keep up.
             BackendUnavailableError: the store is gone.
             BackendClosedError: after `cleanup`.
         """
+
+    def send_message(
+        self,
+        namespace: str,
+        topic: str,
+        message: Message,
+        *,
+        now: bool = False,  # noqa: ARG002 - for backends with steps
+    ) -> None:
+        """Hand a message over; it is sent until the store has it, and nobody waits for that.
+
+        What goes wrong later is raised by a later call. `now`: do not wait for the end of a step.
+        """
+        self.store_message(namespace, topic, message)
 
     @abstractmethod
     def get_messages_for_topic(self, topic: str) -> list[Message]:
@@ -67,7 +86,16 @@ class MessagingBackend(ABC):
         """
 
     @abstractmethod
-    def subscribe(self, topic: str, handler: MessageHandler, *, subscriber: str = "") -> None:
+    def subscribe(
+        self,
+        topic: str,
+        handler: MessageHandler,
+        *,
+        subscriber: str = "",
+        durable: bool = False,
+        from_start: bool = False,
+        max_attempts: int = 0,
+    ) -> None:
         """Have `handler` called with every message that `topic` accepts from now on.
 
         Returns when the store has taken the subscription: a message accepted after that is
@@ -77,11 +105,46 @@ class MessagingBackend(ABC):
         exception in a handler is logged with its traceback and does not end the subscription.
 
         Handlers run once `start` or `serve` was called; what arrives before waits.
+
+        Args:
+            topic: the topic.
+            handler: called with each message, one at a time.
+            subscriber: whose place in the topic it is.
+            durable: the place outlives this object: who subscribes under that name again goes on
+                with the first message that was not handled, `Message.attempt` counted.
+            from_start: a new place begins with the oldest message, not with the next one.
+            max_attempts: crashes after which a message becomes a dead letter; 0: never.
         """
 
     @abstractmethod
+    def declare(
+        self, namespace: str, topic: str, subscriber: str, *, from_start: bool = False
+    ) -> None:
+        """Give a subscriber a durable place in a topic, where messages wait for it."""
+
+    @abstractmethod
     def unsubscribe(self, topic: str, *, subscriber: str = "") -> None:
-        """End a subscription; not an error where there is none. The handler is not called again."""
+        """End a subscription, and give up its place; not an error where there is none.
+
+        The handler is not called again.
+        """
+
+    @abstractmethod
+    def detach(self, topic: str, *, subscriber: str = "") -> None:
+        """End a subscription as `unsubscribe`, but keep its place where it is durable."""
+
+    @abstractmethod
+    def disown(self, namespace: str, subscriber: str) -> None:
+        """Give up all places of a subscriber: it will not come back."""
+
+    def get_statistics(self) -> dict[str, Any]:
+        """Return what the store tells of itself, its topics and their subscribers."""
+        return {}
+
+    @property
+    def has_steps(self) -> bool:
+        """Say whether a handler's outputs and the word that its message was handled are one."""
+        return False
 
     @abstractmethod
     def load_subscribers(self, namespace: str) -> dict[str, list[str]]:

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
+from rustic_ai.core.messaging.core.dead_letter import (
+    DEAD_LETTER_TOPIC,
+    DeadLetterNote,
+    replay_topic,
+)
 from rustic_ai.core.messaging.core.message import Message
 from rustic_ai.core.messaging.core.messaging_backend import MessageHandler, MessagingBackend
 from rustic_ai.core.messaging.core.messaging_config import MessagingConfig
@@ -26,38 +32,95 @@ class MessagingInterface:
         self.backend: MessagingBackend = config.create_backend()
         self._prefix = f"{namespace}:"
 
-    def _qualify(self, topic: str) -> str:
-        return self._prefix + topic
-
     def publish(self, message: Message) -> None:
-        """Store the message in each of its topics."""
+        """Store the message in each of its topics; returns when the store has it."""
         for topic in message.topics:
             self.backend.store_message(self.namespace, self._prefix + topic, message)
 
-    def subscribe(self, topic: str, handler: MessageHandler, *, subscriber: str = "") -> None:
-        """Have `handler` called with every message of `topic` from now on."""
-        prefix = len(self._prefix)
+    def send(self, message: Message, *, now: bool = False) -> None:
+        """Hand the message over for each of its topics; see `MessagingBackend.send_message`."""
+        for topic in message.topics:
+            self.backend.send_message(self.namespace, self._prefix + topic, message, now=now)
+
+    def bury(self, message: Message, subscriber: str, reason: str, attempts: int) -> None:
+        """Hand a message to the dead letters: `subscriber` could not handle it."""
+        note = DeadLetterNote(
+            self._prefix + (message.topic_published_to or message.topics[0]),
+            subscriber,
+            attempts,
+            reason,
+            time.time_ns() // 1_000_000,
+        )
+        dead = Message.from_envelope(message.envelope, None, dead_letter=note)
+        self.backend.send_message(self.namespace, self._prefix + DEAD_LETTER_TOPIC, dead)
+
+    def replay(self, dead: Message) -> None:
+        """Give a dead letter to its subscriber once more.
+
+        Raises:
+            ValueError: it is no dead letter.
+        """
+        if dead.dead_letter is None:
+            raise ValueError(f"{dead!r} is no dead letter: it has no note of why it was given up")
+        topic = self._prefix + replay_topic(dead.dead_letter.subscriber)
+        self.backend.store_message(self.namespace, topic, dead)
+
+    def subscribe(
+        self,
+        topic: str,
+        handler: MessageHandler,
+        *,
+        subscriber: str = "",
+        durable: bool = False,
+        from_start: bool = False,
+        max_attempts: int = 0,
+    ) -> None:
+        """Have `handler` called with every message of `topic`; see `MessagingBackend.subscribe`."""
+        prefix = self._prefix
 
         def deliver(message: Message) -> None:
-            if message.topic_published_to is not None:
-                message.topic_published_to = message.topic_published_to[prefix:]
+            if message.dead_letter is None:
+                message.topic_published_to = topic
+            else:
+                message.topic_published_to = message.dead_letter.topic.removeprefix(prefix)
             handler(message)
 
-        self.backend.subscribe(self._qualify(topic), deliver, subscriber=subscriber)
+        self.backend.subscribe(
+            self._prefix + topic,
+            deliver,
+            subscriber=subscriber,
+            durable=durable,
+            from_start=from_start,
+            max_attempts=max_attempts,
+        )
+
+    def declare(self, topic: str, subscriber: str, *, from_start: bool = False) -> None:
+        """Let messages of `topic` wait for a subscriber that is not there yet."""
+        name = self._prefix + topic
+        self.backend.declare(self.namespace, name, subscriber, from_start=from_start)
 
     def unsubscribe(self, topic: str, *, subscriber: str = "") -> None:
-        """End a subscription."""
-        self.backend.unsubscribe(self._qualify(topic), subscriber=subscriber)
+        """End a subscription, and its place in the topic."""
+        self.backend.unsubscribe(self._prefix + topic, subscriber=subscriber)
+
+    def detach(self, topic: str, *, subscriber: str = "") -> None:
+        """End a subscription, and keep its place where it is durable."""
+        self.backend.detach(self._prefix + topic, subscriber=subscriber)
+
+    def disown(self, subscriber: str) -> None:
+        """Give up all places of a subscriber."""
+        self.backend.disown(self.namespace, subscriber)
 
     def get_messages(self, topic: str, since: int | None = None) -> list[Message]:
         """Return the history of `topic`, or what it accepted after the message `since`."""
-        name = self._qualify(topic)
+        name = self._prefix + topic
         if since is None:
             found = self.backend.get_messages_for_topic(name)
         else:
             found = self.backend.get_messages_for_topic_since(name, since)
         for message in found:
-            message.topic_published_to = topic
+            origin = message.topic_published_to or name
+            message.topic_published_to = origin.removeprefix(self._prefix)
         return found
 
     def get_messages_by_id(self, msg_ids: Sequence[int]) -> list[Message]:

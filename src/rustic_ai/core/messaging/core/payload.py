@@ -24,6 +24,9 @@ class Encoding(IntEnum):
     JSON = 1
 
 
+_MSGPACK, _JSON = Encoding.MSGPACK, Encoding.JSON  # looking members up costs time
+
+
 def encode_payload(payload: Any) -> tuple[Encoding, bytes]:
     """Turn a payload into bytes.
 
@@ -31,14 +34,14 @@ def encode_payload(payload: Any) -> tuple[Encoding, bytes]:
         TypeError: it is neither a dict nor a model, or holds a value that cannot travel.
     """
     if isinstance(payload, BaseModel):
-        return Encoding.JSON, payload.__pydantic_serializer__.to_json(payload)
+        return _JSON, payload.__pydantic_serializer__.to_json(payload)
     if not isinstance(payload, dict):
         raise TypeError(
             f"a payload is a dict or a pydantic model, not a {type(payload).__name__}; "
             "wrap it: {'value': ...}"
         )
     try:
-        return Encoding.MSGPACK, _encode_msgpack(payload)
+        return _MSGPACK, _encode_msgpack(payload)
     except (TypeError, ValueError, OverflowError, RecursionError) as e:
         path = _find_unencodable(payload, "payload")
         raise TypeError(f"{path} cannot travel in a message: {e}") from e
@@ -56,8 +59,8 @@ def decode_model(model: type[BaseModel], encoding: Encoding, body: bytes) -> Bas
     Raises:
         pydantic.ValidationError: the payload is not a valid `model`.
     """
-    if encoding is Encoding.JSON:
-        return model.model_validate_json(body)
+    if encoding is _JSON:
+        return model.__pydantic_validator__.validate_json(body)  # type: ignore[no-any-return]
     return model.model_validate(_decode_msgpack(body))
 
 

@@ -117,7 +117,9 @@ class _Life:
         messaging: MessagingInterface | None = None
         try:
             messaging = MessagingInterface(launch.guild_id, config)
-            host = AgentHost(launch, messaging, _RetiringPulse(self, self._pulse))
+            retires = self._limits.max_messages is not None
+            pulse = _RetiringPulse(self, self._pulse) if retires else self._pulse
+            host = AgentHost(launch, messaging, pulse)
             host.start()
         except BaseException as e:  # noqa: BLE001 - reported to the engine, whatever it is
             code = self._fail(e)

@@ -24,7 +24,7 @@ from rustic_ai.core.guild.execution.engine import (
     MessagingSource,
     raise_all,
 )
-from rustic_ai.core.guild.execution.host import AgentLaunch
+from rustic_ai.core.guild.execution.host import AgentLaunch, declare_places
 from rustic_ai.core.guild.execution.multiprocess.boot import PackedLaunch, Surroundings
 from rustic_ai.core.guild.execution.multiprocess.health import HealthLimits
 from rustic_ai.core.guild.execution.multiprocess.life import Deadlines, make_room_for_files
@@ -185,7 +185,7 @@ class MultiProcessExecutionEngine(ExecutionEngine):
         ]
         wrappers = self._admit(guild_spec.id, packed)
         try:
-            joined = self._messaging(guild_spec.id, config, messaging).config_for_agents()
+            joined = self._join(guild_spec.id, config, messaging, specs)
             starts = [(wrapper, wrapper.begin(joined)) for wrapper in wrappers]
             failures = {w.spec.id: error for w, start in starts if (error := _error_of(start))}
         except BaseException:  # Ctrl-C while waiting: no process must stay behind
@@ -199,6 +199,19 @@ class MultiProcessExecutionEngine(ExecutionEngine):
             if wrapper.spec.id in failures:
                 self._dismiss(guild_spec.id, wrapper)
         return failures
+
+    def _join(
+        self,
+        guild_id: str,
+        config: MessagingConfig,
+        messaging: MessagingSource | None,
+        specs: Sequence[AgentSpec],
+    ) -> MessagingConfig:
+        """Return how agents join the messages; from now on those wait for them."""
+        opened = self._messaging(guild_id, config, messaging)
+        for spec in specs:
+            declare_places(opened, spec)
+        return opened.config_for_agents()
 
     def _admit(
         self, guild_id: str, packed: Sequence[PackedLaunch]

@@ -21,6 +21,7 @@ class TablePulse:
     def __init__(self, table: SharedTable, slot: int) -> None:
         self._table: Final = table  # stays open: others find it in this process, too
         self._cells: Final = table.cells(slot)
+        self._handled = 0
 
     def beat(self) -> None:
         """Say that Python code still runs here."""
@@ -36,14 +37,15 @@ class TablePulse:
         cells = self._cells
         cells[BUSY_SINCE] = 0
         cells[MESSAGE] = 0
-        cells[HANDLED] += 1
+        self._handled += 1
+        cells[HANDLED] = self._handled
         if errors:
             cells[ERRORS] += errors
 
     @property
     def handled(self) -> int:
         """How many messages have been handled."""
-        return self._cells[HANDLED]
+        return self._handled
 
 
 def seen_in(cells: memoryview) -> dict[str, Any]:

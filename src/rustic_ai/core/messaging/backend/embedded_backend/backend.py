@@ -1,4 +1,4 @@
-"""The messaging contract over a connection to the embedded server."""
+"""The messaging contract over a client of the embedded server."""
 
 from __future__ import annotations
 
@@ -8,19 +8,37 @@ import struct
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rustic_ai.core.errors import BackendUnavailableError, MessagingConfigError, ProtocolError
-from rustic_ai.core.messaging.backend.embedded_backend.client import ServerConnection
-from rustic_ai.core.messaging.backend.embedded_backend.config import EMBEDDED_SERVER_PORT
-from rustic_ai.core.messaging.backend.embedded_backend.inbox import FrameHandler
+from rustic_ai.core.messaging.backend.embedded_backend.client import ServerClient
+from rustic_ai.core.messaging.backend.embedded_backend.config import (
+    EMBEDDED_SERVER_PORT,
+    Overflow,
+    Sync,
+)
+from rustic_ai.core.messaging.backend.embedded_backend.dial import (
+    CONNECT_DEADLINE,
+    Address,
+    Link,
+    Transport,
+    dial,
+    dial_patiently,
+)
+from rustic_ai.core.messaging.backend.embedded_backend.inbox import Subscription
 from rustic_ai.core.messaging.backend.embedded_backend.protocol import (
+    DEAD,
+    FROM_NOW,
+    FROM_START,
     Frame,
     Query,
+    messages_in,
     pack_names,
-    unpack_frames,
+    pack_publish,
 )
-from rustic_ai.core.messaging.core.codec import decode_message, encode_message
+from rustic_ai.core.messaging.core.codec import decode_message, encode_envelope
+from rustic_ai.core.messaging.core.dead_letter import pack_dead_letter, unpack_dead_letter
 from rustic_ai.core.messaging.core.message import Message
 from rustic_ai.core.messaging.core.messaging_backend import MessageHandler, MessagingBackend
 from rustic_ai.core.messaging.core.stop_signal import StopSignal
@@ -30,20 +48,34 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_HEADER_SIZE = 24
+
 
 class EmbeddedMessagingBackend(MessagingBackend):
     """Messages through the embedded server.
+
+    A lost connection is made again; a lost server is started again, where this program started it.
+    What the server has not stored yet is then sent once more.
 
     Args:
         host: where the server listens.
         port: its port; 0 (with `auto_start_server`) starts one of one's own on a free port.
         auto_start_server: whether to start it where nobody listens. Several programs may do so
             at once: they share the one that was first.
+        transport: 'unix', 'tcp', or 'auto': the Unix socket where there is one.
+        token: of a server whose token file is not among this user's, in hexadecimal digits.
+        reconnect_timeout: seconds for which a lost server is looked for.
+        data_dir: of a server that is started: where it keeps its journal; default: in memory only.
+        sync: of a server that is started: when its journal is forced to the disk.
+        overflow: of a server that is started: what happens to messages for a topic that is full:
+            'block': the publisher waits; 'error': it gets one; 'drop_oldest'.
+        bounds: of a server that is started: the other fields of `store.Bounds`.
 
     Raises:
         PortTakenError: something else listens there.
         BackendUnavailableError: nobody listens, or the server could not be started.
-        MessagingConfigError: the port is none.
+        AccessError: the server does not let us in.
+        MessagingConfigError: a setting is wrong.
     """
 
     def __init__(
@@ -51,36 +83,93 @@ class EmbeddedMessagingBackend(MessagingBackend):
         host: str = "localhost",
         port: int = EMBEDDED_SERVER_PORT,
         auto_start_server: bool = True,  # noqa: FBT001, FBT002 - a key of configurations
+        *,
+        transport: Transport = "auto",
+        token: str | None = None,
+        reconnect_timeout: float = 30.0,
+        data_dir: str | Path | None = None,
+        sync: Sync = "interval",
+        overflow: Overflow = "block",
+        bounds: dict[str, float] | None = None,
     ) -> None:
         if not 0 <= port < 1 << 16 or (port == 0 and not auto_start_server):
             raise MessagingConfigError(
                 summary=f"port {port} is not a port that a message server can be found at"
             )
+        self._address = Address(host, port, transport, _token(token))
+        self._patience = min(reconnect_timeout, CONNECT_DEADLINE)
         self._owned: OwnedServer | None = None
-        self._port = port
+        self._server_settings: dict[str, Any] | None = None
         if auto_start_server:
-            from rustic_ai.core.messaging.backend.embedded_backend import launcher
-
-            self._connection, self._owned = launcher.connect_or_start(host, port)
-            if self._owned is not None:
-                self._port = self._owned.port
-        else:
-            self._connection = ServerConnection.open_patiently(host, port)
+            self._server_settings = {
+                "data_dir": str(data_dir) if data_dir is not None else None,
+                "sync": sync,
+                "bounds": {**(bounds or {}), "overflow": overflow},
+            }
+        self._client: ServerClient | None = None
         self._lock = threading.Lock()
         self._topics: dict[tuple[str, str], int] = {}
         self._names: dict[int, str] = {}
-        self._subscriptions: dict[tuple[str, str], int] = {}
+        self._subscriptions: dict[tuple[str, str], Subscription] = {}
         self._thread: threading.Thread | None = None
         self._stop = StopSignal()
+        self._clean = False
+        try:
+            self._client = ServerClient(
+                self._dial, lambda: str(self._address), reconnect_timeout, self._renumber
+            )
+        except BaseException:
+            self._stop.close()
+            self._release_server()
+            raise
+
+    def _dial(self, client: int) -> Link:
+        if self._server_settings is None:
+            if self._client is None:  # it may just be starting
+                return dial_patiently(self._address, client, self._patience)
+            return dial(self._address, client)
+        from rustic_ai.core.messaging.backend.embedded_backend import launcher
+
+        link, self._owned = launcher.dial_or_start(
+            self._address, client, self._server_settings, self._owned
+        )
+        if self._owned is not None and not self._address.port:
+            address = self._address
+            self._address = Address(
+                address.host, self._owned.port, address.transport, address.token
+            )
+        return link
+
+    def _open(self) -> ServerClient:
+        assert self._client is not None
+        return self._client
 
     # Messages
 
     def store_message(self, namespace: str, topic: str, message: Message) -> None:
-        """Send the message, and wait until the server has stored it."""
-        number = self._topic(topic, namespace)
-        envelope = encode_message(message)
-        count = self._connection.publish(number, message.id, message.ttl, envelope)
-        self._connection.wait_accepted(count)
+        """Send the message, and wait until the server has stored it; in a step, with the step."""
+        client = self._open()
+        unit = client.publish(self._frame(namespace, topic, message, flags=1))
+        if unit:
+            client.wait_stored(unit)
+
+    def send_message(
+        self, namespace: str, topic: str, message: Message, *, now: bool = False
+    ) -> None:
+        """Send the message, until the server has it."""
+        client = self._client
+        assert client is not None
+        client.publish(self._frame(namespace, topic, message), now=now)
+
+    def _frame(self, namespace: str, topic: str, message: Message, flags: int = 0) -> bytes:
+        number = self._topics.get((namespace, topic))
+        if number is None:
+            number = self._topic(topic, namespace)
+        envelope = message.envelope
+        body = encode_envelope(envelope)
+        if message.dead_letter is not None:
+            body, flags = pack_dead_letter(message.dead_letter, body), flags | DEAD
+        return pack_publish(number, envelope.id, envelope.ttl, body, flags)
 
     def get_messages_for_topic(self, topic: str) -> list[Message]:
         """Return the whole history."""
@@ -102,110 +191,206 @@ class EmbeddedMessagingBackend(MessagingBackend):
         if not msg_ids:
             return []
         body = pack_names(namespace) + struct.pack(f"<{len(msg_ids)}Q", *msg_ids)
-        rows = self._connection.query(Query.BY_IDS, body=body)
-        return list(self._readable(frame for row in rows for frame in unpack_frames(row.body)))
+        return list(self._readable(self._open().query(Query.BY_IDS, body=body)))
 
     def _history(self, topic: str, kind: Query, message_id: int = 0) -> Iterator[Message]:
-        rows = self._connection.query(kind, topic=self._topic(topic), start=message_id)
-        return self._readable(frame for row in rows for frame in unpack_frames(row.body))
+        number = self._topic(topic)
+        return self._readable(self._open().query(kind, topic=number, start=message_id))
 
-    def _readable(self, frames: Iterator[Frame]) -> Iterator[Message]:
+    def _readable(self, answers: Iterator[Frame]) -> Iterator[Message]:
         now = time.time() * 1000
-        for frame in frames:
-            message = self._decode(frame)
-            if message is not None and not message.is_expired(now):
-                yield message
-
-    def _decode(self, frame: Frame) -> Message | None:
-        try:
-            return decode_message(frame.body, self._names.get(frame.topic))
-        except ProtocolError:
-            logger.exception("a stored message cannot be read, skipped")
-            return None
+        for rows in answers:
+            view = memoryview(rows.raw)
+            for stored in messages_in(rows.raw, _HEADER_SIZE):
+                name = self._names.get(stored.topic)
+                message = _decode(view[stored.start : stored.end], stored.flags, name, 1)
+                if message is not None and not message.is_expired(now):
+                    yield message
 
     def _topic(self, name: str, namespace: str = "") -> int:
         key = namespace, name
         number = self._topics.get(key)
         if number is None:
-            number = self._connection.open_topic(namespace, name)
+            number = self._open().open_topic(namespace, name)
             self._names[number] = name
             self._topics[key] = number
         return number
 
+    def _renumber(self, numbers: dict[int, int]) -> None:
+        """Take the numbers of another server."""
+        self._topics = {key: numbers.get(n, n) for key, n in self._topics.items()}
+        self._names = {numbers.get(n, n): name for n, name in self._names.items()}
+
     # Subscriptions
 
-    def subscribe(self, topic: str, handler: MessageHandler, *, subscriber: str = "") -> None:
+    def subscribe(
+        self,
+        topic: str,
+        handler: MessageHandler,
+        *,
+        subscriber: str = "",
+        durable: bool = False,
+        from_start: bool = False,
+        max_attempts: int = 0,
+    ) -> None:
         """Subscribe, or replace the handler of a subscription."""
+        self._subscribe(
+            topic,
+            handler,
+            subscriber,
+            durable=durable,
+            from_start=from_start,
+            max_attempts=max_attempts,
+        )
 
-        def receive(frame: Frame) -> None:
-            message = self._decode(frame)
-            if message is not None and not message.is_expired(time.time() * 1000):
-                handler(message)
+    def _subscribe(
+        self,
+        topic: str,
+        handler: MessageHandler,
+        subscriber: str,
+        *,
+        durable: bool,
+        from_start: bool,
+        max_attempts: int,
+        rank: int = 0,
+    ) -> None:
+        def receive(envelope: memoryview, flags: int, ttl_ms: int, attempt: int) -> None:
+            message = _decode(envelope, flags, topic, attempt)
+            if message is None or (ttl_ms and message.is_expired(time.time() * 1000)):
+                return
+            handler(message)
 
-        self._subscribe(topic, subscriber, receive)
-
-    def _subscribe(self, topic: str, subscriber: str, receive: FrameHandler) -> None:
+        client = self._open()
+        client.check()
         key = topic, subscriber
         known = self._subscriptions.get(key)
         if known is not None:
-            self._connection.replace_handler(known, receive)
+            known.receiver = receive
             return
-        number = self._topic(topic)
-        self._subscriptions[key] = self._connection.subscribe(number, subscriber, receive)
+        wanted = Subscription(
+            self._topic(topic),
+            subscriber,
+            receive,
+            start=FROM_START if from_start else FROM_NOW,
+            durable=durable,
+            max_attempts=max_attempts,
+            rank=rank,
+        )
+        client.subscribe(wanted)
+        self._subscriptions[key] = wanted
+
+    def declare(
+        self, namespace: str, topic: str, subscriber: str, *, from_start: bool = False
+    ) -> None:
+        """Let the server keep messages for a subscriber."""
+        number = self._topic(topic, namespace)
+        self._open().declare(number, subscriber, FROM_START if from_start else FROM_NOW)
 
     def unsubscribe(self, topic: str, *, subscriber: str = "") -> None:
-        """End a subscription."""
-        self._connection.check()
-        number = self._subscriptions.pop((topic, subscriber), None)
-        if number is not None:
-            self._connection.unsubscribe(number)
+        """End a subscription and its place."""
+        self._end(topic, subscriber, forget=True)
+
+    def detach(self, topic: str, *, subscriber: str = "") -> None:
+        """End a subscription; a durable place stays."""
+        self._end(topic, subscriber, forget=False)
+
+    def _end(self, topic: str, subscriber: str, *, forget: bool) -> None:
+        client = self._open()
+        client.check()
+        subscription = self._subscriptions.pop((topic, subscriber), None)
+        if subscription is not None:
+            client.unsubscribe(subscription, forget=forget)
+
+    def disown(self, namespace: str, subscriber: str) -> None:
+        """Have the server forget a subscriber."""
+        self._open().disown(namespace, subscriber)
 
     def load_subscribers(self, namespace: str) -> dict[str, list[str]]:
         """Ask the server who listens to the topics of the namespace."""
-        (rows,) = self._connection.query(Query.SUBSCRIBERS, body=pack_names(namespace))
-        found: dict[str, list[str]] = json.loads(rows.body)
+        found: dict[str, list[str]] = self._ask(Query.SUBSCRIBERS, pack_names(namespace))
         return found
+
+    def get_statistics(self) -> dict[str, Any]:
+        """Ask the server how it is: server, topics, and subscribers of each topic."""
+        found: dict[str, Any] = self._ask(Query.STATISTICS, b"")
+        return found
+
+    def _ask(self, kind: Query, body: bytes) -> Any:
+        (rows,) = self._open().query(kind, body=body)
+        return json.loads(rows.body)
 
     def supports_subscription(self) -> bool:
         """Messages are pushed."""
         return True
 
+    @property
+    def has_steps(self) -> bool:
+        """A STEP frame is applied whole or not at all."""
+        return True
+
     def settings_for_agents(self) -> dict[str, Any]:
         """Agents use the server that is there; only programs start one."""
-        return {"port": self._port, "auto_start_server": False}
+        return {"port": self._address.port, "auto_start_server": False}
 
     # Life
 
     def start(self) -> None:
         """Deliver on a thread of this object's."""
-        self._connection.check()
+        self._open().check()
         with self._lock:
             if self._thread is None:
-                name = f"rustic-messaging-{self._port}"
+                name = f"rustic-messaging-{self._address.port}"
                 self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
                 self._thread.start()
 
     def _serve(self) -> None:
         try:
-            self._connection.serve(self._stop)
+            self._open().serve(self._stop)
         except BackendUnavailableError:
             logger.exception("messages are no longer delivered")
 
     def serve(self, stop: StopSignal) -> None:
         """Deliver on the calling thread until `stop` is set."""
-        self._connection.serve(stop)
+        self._open().serve(stop)
 
     def cleanup(self) -> None:
-        """Close the connection; let go of the server where this program started it."""
+        """Close the client; let go of the server where this program started it."""
+        with self._lock:
+            if self._clean:
+                return
+            self._clean = True
         self._stop.set()
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             thread.join()
-        self._connection.close()
-        with self._lock:
-            owned, self._owned = self._owned, None
+        self._open().close()
+        self._release_server()
+        self._stop.close()
+
+    def _release_server(self) -> None:
+        owned, self._owned = self._owned, None
         if owned is not None:
             from rustic_ai.core.messaging.backend.embedded_backend import launcher
 
             launcher.release(owned)
-        self._stop.close()
+
+
+def _decode(envelope: memoryview, flags: int, topic: str | None, attempt: int) -> Message | None:
+    try:
+        if flags & DEAD:
+            note, body = unpack_dead_letter(envelope)
+            return decode_message(body, note.topic, note.attempts + attempt, note)
+        return decode_message(envelope, topic, attempt)
+    except ProtocolError:
+        logger.exception("a message on topic %r cannot be read, skipped", topic)
+        return None
+
+
+def _token(text: str | None) -> bytes | None:
+    try:
+        return bytes.fromhex(text) if text is not None else None
+    except ValueError as e:
+        raise MessagingConfigError(
+            summary="backend_config['token'] does not consist of hexadecimal digits",
+            hint="copy the content of the server's token file",
+        ) from e

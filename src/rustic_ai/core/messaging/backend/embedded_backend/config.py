@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 EMBEDDED_SERVER_PORT = 31134
 
+Sync = Literal["none", "interval", "group"]
+"""When a journal is forced to the disk: never by us, every 50 ms, or before each word."""
+Overflow = Literal["block", "error", "drop_oldest"]
+"""What happens to a message for a topic that is full of what a subscriber still wants."""
+
 
 def create_embedded_messaging_config(
-    host: str = "localhost", port: int = EMBEDDED_SERVER_PORT, *, auto_start_server: bool = True
+    host: str = "localhost",
+    port: int = EMBEDDED_SERVER_PORT,
+    *,
+    auto_start_server: bool = True,
+    priority_lanes: bool = False,
+    **settings: Any,
 ) -> dict[str, Any]:
     """Return the messaging configuration of the embedded backend.
 
@@ -16,9 +27,18 @@ def create_embedded_messaging_config(
         host: where the server listens.
         port: its port; 0 starts a server of one's own on a free port.
         auto_start_server: whether the first program that needs it starts it; later ones find it.
+        priority_lanes: whether urgent messages overtake others; else topics keep their order.
+        settings: more of `EmbeddedMessagingBackend`, such as `data_dir` or `overflow`.
     """
     return {
         "backend_module": "rustic_ai.core.messaging.backend.embedded_backend",
-        "backend_class": "EmbeddedMessagingBackend",
-        "backend_config": {"host": host, "port": port, "auto_start_server": auto_start_server},
+        "backend_class": "PriorityLanesMessagingBackend"
+        if priority_lanes
+        else "EmbeddedMessagingBackend",
+        "backend_config": {
+            "host": host,
+            "port": port,
+            "auto_start_server": auto_start_server,
+            **{k: str(v) if isinstance(v, Path) else v for k, v in settings.items()},
+        },
     }

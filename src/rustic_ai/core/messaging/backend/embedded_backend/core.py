@@ -5,76 +5,175 @@ The payload of a message is never looked into, nor its envelope.
 
 from __future__ import annotations
 
-import json
 import struct
-from collections import deque
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from rustic_ai.core.errors import ProtocolError
+from rustic_ai.core.messaging.backend.embedded_backend.answers import Answers
+from rustic_ai.core.messaging.backend.embedded_backend.delivery import Delivery
+from rustic_ai.core.messaging.backend.embedded_backend.greeting import Greeter
+from rustic_ai.core.messaging.backend.embedded_backend.intake import Intake
+from rustic_ai.core.messaging.backend.embedded_backend.journal import Journal, Recovered
+from rustic_ai.core.messaging.backend.embedded_backend.places import PLACES, Places
 from rustic_ai.core.messaging.backend.embedded_backend.protocol import (
-    FROM_NOW,
-    MAGIC,
+    HEADER,
+    HEADER_SIZE,
     MAX_FRAME,
-    VERSION,
+    MAX_GREETING,
+    MAX_STEP,
+    PUBLISH,
     Frame,
-    FrameReader,
     Op,
-    Query,
     pack,
     unpack_names,
 )
-from rustic_ai.core.messaging.backend.embedded_backend.store import CHUNK, Store, Topic
+from rustic_ai.core.messaging.backend.embedded_backend.session import Producer, Session
+from rustic_ai.core.messaging.backend.embedded_backend.store import Bounds, Cursor, Store, Topic
+
+_unpack = HEADER.unpack_from
+_EPOCH = struct.Struct("<Q")
+_HOUSEKEEPING = 1.0
+"""Seconds between looks at what is too old."""
+_TELL_DELAY = 0.005
+"""Seconds that a client may have to wait for the word that its messages are stored."""
 
 
-@dataclass(slots=True, eq=False)
-class Subscription:
-    """One subscriber's place in one topic: a cursor, and a window of credit."""
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a server refuses. Sizes in bytes, time in seconds."""
 
-    session: Session
-    number: int
-    topic: Topic
-    subscriber: str
-    window: int
-    sent: int
-    acked: int
-
-
-@dataclass(slots=True, eq=False)
-class Session:
-    """One client's connection as the core sees it; `output` waits to be sent."""
-
-    reader: FrameReader
-    greeted: bool = False
-    ended: bool = False
-    published: int = 0
-    told: int = 0
-    output: deque[bytes] = field(default_factory=deque)
-    subscriptions: dict[int, Subscription] = field(default_factory=dict)
+    max_frame: int = MAX_FRAME
+    topics: int = 100_000
+    subscriptions: int = 4096
+    """Of one connection."""
+    producers: int = 10_000
+    """Clients that are remembered without a connection."""
+    wait_for_room: float = 25.0
+    """How long a message may wait for room in its topic."""
 
 
 class Core:
-    """Applies frames to topics and subscriptions; says which sessions have output.
+    """Applies frames to topics and cursors; says which sessions have output.
 
     Args:
-        max_frame: largest frame that clients may send, in bytes.
+        bounds: how much is kept.
+        limits: what is refused.
+        journal: keeps what must outlive the server; None: nothing does.
+        epoch: identifies the life of what is stored, for clients that come back.
+        token: what clients have to know whose socket proves nothing; None: nothing.
     """
 
-    def __init__(self, max_frame: int = MAX_FRAME) -> None:
-        self.max_frame = max_frame
-        self.store = Store()
-        self._subscriptions: dict[int, list[Subscription]] = {}
+    def __init__(
+        self,
+        bounds: Bounds | None = None,
+        limits: Limits | None = None,
+        *,
+        journal: Journal | None = None,
+        epoch: int = 0,
+        token: bytes | None = None,
+    ) -> None:
+        self.limits = limits or Limits()
+        self.epoch = epoch
+        self.store = Store(bounds or Bounds())
+        self._journal = journal
         self._dirty: dict[Session, None] = {}
+        self._producers: dict[int, Producer] = {}
+        self._delivery = Delivery(self._dirty, self._remember)
+        self._places = Places(
+            self.store,
+            self._delivery,
+            open_topic=self.open_topic,
+            append=self._append,
+            remember=self._remember,
+            forget=self._forget,
+            room_may_have_come=self._room_may_have_come,
+            max_subscriptions=self.limits.subscriptions,
+        )
+        self._intake = Intake(
+            self.store,
+            self._delivery,
+            self._append,
+            self._remember_units if journal is not None else None,
+            self.limits.max_frame,
+        )
+        self._answers = Answers(self.store, self._delivery.send, self._facts)
+        self._greeter = Greeter(token, self._delivery.send)
+        self._commands: dict[int, Callable[[Session, Frame], None]] = {
+            Op.ACK: self._acknowledge,
+            Op.STEP: self._take_step,
+            Op.TOPIC: self._tell_topic,
+            Op.QUERY: self._answers.answer,
+            Op.GOODBYE: self._say_goodbye,
+            **dict.fromkeys(PLACES, self._places.obey),
+        }
+        self._parked: dict[Session, None] = {}
+        self._next_look = 0.0
+        self._untold_since = 0.0
+        self.evicted: list[Session] = []
+        """Sessions that others took the place of; their connections are to be closed."""
+        self.refused = 0
+        """Connections that were refused."""
+        self._sessions = 0
 
-    def connected(self) -> Session:
-        """Begin a session."""
-        return Session(FrameReader(self.max_frame))
+    def restore(self, recovered: Recovered) -> None:
+        """Take up what a journal remembers."""
+        for number, namespace, name in recovered.topics:
+            topic = self.store.open_topic(namespace, name)
+            assert topic.number == number
+            topic.begin_at(recovered.starts.get(number, 0))
+        for number, base, _, run in recovered.runs:
+            self.store.restore(self.store.topics[number], base, run)
+        for (number, subscriber), position in recovered.cursors.items():
+            topic = self.store.topics[number]
+            place = min(max(position, topic.start), topic.end)
+            topic.cursors.append(
+                Cursor(
+                    topic,
+                    subscriber,
+                    durable=True,
+                    acked=place,
+                    sent=place,
+                    idle_since=time.monotonic(),
+                )
+            )
+        for client, units in recovered.producers.items():
+            self._producers[client] = Producer(client, units)
+
+    # Sessions
+
+    def connected(self, peer: str = "", *, trusted: bool = True) -> Session:
+        """Begin a session; `trusted`: its socket proves that it is the same user."""
+        self._sessions += 1
+        return Session(peer, trusted)
 
     def disconnected(self, session: Session) -> None:
-        """End a session; its subscriptions end with it."""
-        for subscription in list(session.subscriptions.values()):
-            self._unsubscribe(subscription)
+        """End a session; lasting places wait for their subscriber to come back. Idempotent."""
+        if session.gone:
+            return
+        session.gone = session.ended = True
+        self._sessions -= 1
+        self._parked.pop(session, None)
+        self._intake.lost(session)
+        for cursor in list(session.cursors.values()):
+            self._places.detach(cursor, lost=not session.said_goodbye)
+            self._room_may_have_come(cursor.topic)
+        producer = session.producer
+        if producer is not None and producer.session is session:
+            producer.session = None
+            if session.said_goodbye:
+                self._forget_producer(producer)
+            elif len(self._producers) > self.limits.producers:
+                oldest = next((p for p in self._producers.values() if p.session is None), None)
+                if oldest is not None:
+                    self._forget_producer(oldest)
         self._dirty.pop(session, None)
+
+    def _forget_producer(self, producer: Producer) -> None:
+        self._producers.pop(producer.client, None)
+        if self._journal is not None:
+            self._journal.producer(producer.client, 0)
 
     def received(self, session: Session, data: bytes) -> None:
         """Apply what a client sent.
@@ -82,165 +181,205 @@ class Core:
         Raises:
             ProtocolError: it broke the protocol; the session must end.
         """
-        for frame in session.reader.feed(data):
-            if frame.op == Op.PUBLISH and session.greeted:
-                self._publish(session, frame)
-            else:
-                self._control(session, frame)
-            if session.ended:
+        if session.buffer:
+            session.buffer += data
+            if len(session.buffer) < session.wanted:
                 return
-        if session.published > session.told:
-            session.told = session.published
-            self._send(session, pack(Op.PUBLISHED, id=session.published))
+            data = bytes(session.buffer)
+        used = self._take(session, data)
+        session.buffer = bytearray(data[used:]) if used < len(data) else bytearray()
+
+    def _take(self, session: Session, data: bytes) -> int:
+        offset, end = 0, len(data)
+        session.wanted = HEADER_SIZE
+        while end - offset >= HEADER_SIZE:
+            length, op, flags, aux, topic, n, id_ = _unpack(data, offset)
+            if not HEADER_SIZE <= length <= self._longest(session, op):
+                raise ProtocolError(
+                    summary=f"a frame of {length:,} bytes (allowed: {HEADER_SIZE} to "
+                    f"{self._longest(session, op):,})"
+                )
+            if end - offset < length:
+                session.wanted = length
+                break
+            if op == PUBLISH and session.greeted:
+                offset = self._intake.take_run(session, data, offset, end)
+                if session.parked:
+                    self._parked[session] = None
+                continue
+            raw = data[offset : offset + length]
+            offset += length
+            self._control(session, Frame(op, flags, aux, topic, n, id_, raw))
+            if session.ended:
+                return end
+        return offset
+
+    def _longest(self, session: Session, op: int) -> int:
+        if not session.greeted:
+            return MAX_GREETING
+        return self.limits.max_frame * (MAX_STEP if op == Op.STEP else 1)
+
+    # What is stored
+
+    def _append(self, topic: Topic, run: bytes, ids: Sequence[int]) -> None:
+        base = topic.end
+        self.store.append(topic, run, ids, time.time())
+        if self._journal is not None:
+            self._journal.run(topic.number, base, len(ids), run)
+            if self.store.moved:
+                self._tell_moved(self._journal)
+        if topic.cursors:
+            self._delivery.push(topic, run, base, len(ids))
+
+    def _tell_moved(self, journal: Journal) -> None:
+        for topic in self.store.moved:
+            journal.trimmed(topic.number, topic.start)
+        self.store.moved.clear()
+
+    def open_topic(self, namespace: str, name: str) -> Topic:
+        """Return a topic, made on first use.
+
+        Raises:
+            ProtocolError: there are too many.
+        """
+        if not self.store.knows(name):
+            if len(self.store.topics) >= self.limits.topics:
+                raise ProtocolError(
+                    summary=f"topic {name!r} would be one more than {self.limits.topics:,}"
+                )
+            topic = self.store.open_topic(namespace, name)
+            if self._journal is not None:
+                self._journal.topic(topic.number, namespace, name)
+        return self.store.open_topic(namespace, name)
+
+    def _remember_units(self, producer: Producer) -> None:
+        if self._journal is not None:
+            self._journal.producer(producer.client, producer.units)
+
+    def _remember(self, cursor: Cursor) -> None:
+        if self._journal is not None:
+            self._journal.cursor(cursor.topic.number, cursor.subscriber, cursor.acked)
+
+    def _forget(self, cursor: Cursor) -> None:
+        if self._journal is not None:
+            self._journal.forget(cursor.topic.number, cursor.subscriber)
+
+    def _room_may_have_come(self, topic: Topic) -> None:
+        if topic.waiting:
+            self._intake.go_on(topic)
+
+    # Frames
+
+    def _control(self, session: Session, frame: Frame) -> None:
+        if not session.greeted:
+            client = self._greeter.hear(session, frame)
+            if client is not None:
+                self._welcome(session, client)
+            return
+        obey = self._commands.get(frame.op)
+        if obey is None:
+            raise ProtocolError(summary=f"a frame of unknown kind {frame.op}")
+        obey(session, frame)
+
+    def _acknowledge(self, session: Session, frame: Frame) -> None:
+        cursor = session.cursors.get(frame.aux)
+        if cursor is not None:  # else it crossed our answer to its UNSUBSCRIBE
+            self._intake.take_ack(session, cursor, frame.id)
+            self._room_may_have_come(cursor.topic)
+
+    def _take_step(self, session: Session, frame: Frame) -> None:
+        self._intake.take_step(session, frame.body, frame.flags)
+        if session.parked:
+            self._parked[session] = None
+        for cursor in session.cursors.values():
+            if cursor.topic.waiting:
+                self._room_may_have_come(cursor.topic)
+
+    def _tell_topic(self, session: Session, frame: Frame) -> None:
+        (namespace, name), _ = unpack_names(frame.body, 2)
+        topic = self.open_topic(namespace, name)
+        self._delivery.send(session, pack(Op.TOPIC, n=frame.n, topic=topic.number))
+
+    def _say_goodbye(self, session: Session, _: Frame) -> None:
+        session.ended = session.said_goodbye = True
+
+    def _welcome(self, session: Session, client: int) -> None:
+        producer = self._producers.get(client)
+        if producer is None:
+            producer = self._producers[client] = Producer(client)
+        if producer.session is not None:  # its old connection is lost, and we have not seen it yet
+            self.evicted.append(producer.session)
+            self.disconnected(producer.session)
+        producer.session, session.producer = session, producer
+        session.greeted = True
+        session.told = producer.units
+        epoch, limit = _EPOCH.pack(self.epoch), self.limits.max_frame
+        self._delivery.send(session, pack(Op.HELLO, epoch, n=limit, id=producer.units))
+
+    # Time
+
+    @property
+    def has_output(self) -> bool:
+        """Whether a session has output that `take_dirty` has not told of."""
+        return bool(self._dirty)
 
     def take_dirty(self) -> list[Session]:
         """Return the sessions that got output since the last call."""
+        for session in list(self._dirty):
+            if session in self._intake.untold:  # it is written to anyway
+                self._intake.tell(session)
         dirty = list(self._dirty)
         self._dirty.clear()
         return dirty
 
-    def _send(self, session: Session, *frames: bytes) -> None:
-        session.output.extend(frames)
-        self._dirty[session] = None
+    def drained(self) -> None:
+        """Go on with whoever waited for output to be sent."""
+        if self._delivery.stalled:
+            self._delivery.go_on()
 
-    def _control(self, session: Session, frame: Frame) -> None:
-        if not session.greeted:
-            self._greet(session, frame)
-            return
-        match frame.op:
-            case Op.TOPIC:
-                (namespace, name), _ = unpack_names(frame.body, 2)
-                topic = self.store.open_topic(namespace, name)
-                self._send(session, pack(Op.TOPIC, n=frame.n, topic=topic.number))
-            case Op.SUBSCRIBE:
-                self._subscribe(session, frame)
-            case Op.UNSUBSCRIBE:
-                subscription = session.subscriptions.get(frame.aux)
-                if subscription is not None:
-                    self._unsubscribe(subscription)
-                self._send(session, pack(Op.UNSUBSCRIBE, aux=frame.aux))
-            case Op.ACK:
-                self._acknowledge(session, frame)
-            case Op.QUERY:
-                self._answer(session, frame)
-            case Op.GOODBYE:
-                session.ended = True
-            case _:
-                raise ProtocolError(summary=f"a frame of unknown kind {frame.op}")
+    def tick(self, now: float) -> float | None:
+        """Do what time brings; returns in how many seconds to call again, None: not needed.
 
-    def _greet(self, session: Session, frame: Frame) -> None:
-        if frame.op != Op.HELLO or frame.id != MAGIC:
-            raise ProtocolError(summary="the first frame is not the greeting of a client")
-        if frame.n != VERSION:
-            raise ProtocolError(
-                summary=f"the client speaks version {frame.n} of the protocol, the server {VERSION}"
-            )
-        session.greeted = True
-        self._send(session, pack(Op.HELLO, id=MAGIC, n=self.max_frame))
+        Args:
+            now: seconds on a clock that does not step.
+        """
+        untold = self._intake.untold
+        if untold:
+            if not self._untold_since:
+                self._untold_since = now
+            if now - self._untold_since >= _TELL_DELAY:
+                for session in list(untold):
+                    self._intake.tell(session)
+        if not untold:
+            self._untold_since = 0.0
+        if now >= self._next_look:
+            self._next_look = now + _HOUSEKEEPING
+            self._look_around(now)
+        if untold:
+            return max(0.0, self._untold_since + _TELL_DELAY - now)
+        return self._next_look - now if self._parked or self.store.total else None
 
-    def _known_topic(self, frame: Frame) -> Topic:
-        topic = self.store.topic(frame.topic)
-        if topic is None:
-            raise ProtocolError(summary=f"topic number {frame.topic} was never given")
-        return topic
+    def _look_around(self, now: float) -> None:
+        for session in list(self._parked):
+            if not session.parked:
+                del self._parked[session]
+            elif now - session.parked_at > self.limits.wait_for_room:
+                self._intake.refuse_overdue(session)
+        self.store.age(time.time())
+        if self._journal is not None:
+            self._tell_moved(self._journal)
+        for topic in self.store.topics:
+            for cursor in list(topic.cursors):
+                idle = now - cursor.idle_since
+                if cursor.session is None and idle > self.store.bounds.age:
+                    self._places.drop(cursor)  # its subscriber will not come back
+                    self._room_may_have_come(topic)
 
-    def _publish(self, session: Session, frame: Frame) -> None:
-        topic = self._known_topic(frame)
-        topic.append(frame.id, frame.raw)
-        session.published += 1
-        for subscription in self._subscriptions.get(topic.number, ()):
-            self._pump(subscription)
-
-    def _subscribe(self, session: Session, frame: Frame) -> None:
-        topic = self._known_topic(frame)
-        if frame.aux in session.subscriptions or not frame.n:
-            raise ProtocolError(summary=f"subscription {frame.aux} exists, or has no window")
-        (subscriber,), _ = unpack_names(frame.body, 1)
-        start = topic.end if frame.id == FROM_NOW else min(frame.id, topic.end)
-        subscription = Subscription(session, frame.aux, topic, subscriber, frame.n, start, start)
-        session.subscriptions[frame.aux] = subscription
-        self._subscriptions.setdefault(topic.number, []).append(subscription)
-        self._send(session, pack(Op.SUBSCRIBE, aux=frame.aux, topic=topic.number, id=start))
-        self._pump(subscription)
-
-    def _unsubscribe(self, subscription: Subscription) -> None:
-        del subscription.session.subscriptions[subscription.number]
-        self._subscriptions[subscription.topic.number].remove(subscription)
-
-    def _acknowledge(self, session: Session, frame: Frame) -> None:
-        subscription = session.subscriptions.get(frame.aux)
-        if subscription is None:
-            return  # crossed our answer to its UNSUBSCRIBE
-        if frame.id > subscription.sent:
-            raise ProtocolError(summary=f"position {frame.id} acknowledged before it was delivered")
-        subscription.acked = max(subscription.acked, frame.id)
-        self._pump(subscription)
-
-    def _pump(self, subscription: Subscription) -> None:
-        """Deliver what the window of a subscription has room for."""
-        topic = subscription.topic
-        while subscription.sent < topic.end:
-            room = subscription.acked + subscription.window - subscription.sent
-            if room <= 0:
-                return
-            frames, position = topic.chunk(subscription.sent, room)
-            header = pack(
-                Op.DELIVER,
-                aux=subscription.number,
-                topic=topic.number,
-                n=len(frames),
-                id=subscription.sent,
-            )
-            self._send(subscription.session, header, *frames)
-            subscription.sent = position
-
-    def _answer(self, session: Session, frame: Frame) -> None:
-        match frame.aux:
-            case Query.FROM_POSITION:
-                self._send_history(session, frame, frame.id, FROM_NOW)
-            case Query.SINCE_ID:
-                self._send_history(
-                    session, frame, self._known_topic(frame).after(frame.id), FROM_NOW
-                )
-            case Query.NEXT_AFTER_ID:
-                self._send_history(session, frame, self._known_topic(frame).after(frame.id), 1)
-            case Query.BY_IDS:
-                self._send_by_ids(session, frame)
-            case Query.SUBSCRIBERS:
-                (namespace,), _ = unpack_names(frame.body, 1)
-                text = json.dumps(self._subscribers(namespace)).encode()
-                self._send(session, pack(Op.ROWS, text, n=frame.n))
-            case _:
-                raise ProtocolError(summary=f"a query of unknown kind {frame.aux}")
-
-    def _send_history(self, session: Session, frame: Frame, start: int, most: int) -> None:
-        topic = self._known_topic(frame)
-        frames, position = topic.chunk(min(start, topic.end), most)
-        more = most > 1 and position < topic.end
-        self._send(session, pack(Op.ROWS, b"".join(frames), n=frame.n, aux=more, id=position))
-
-    def _send_by_ids(self, session: Session, frame: Frame) -> None:
-        (namespace,), rest = unpack_names(frame.body, 1)
-        if len(rest) % 8:
-            raise ProtocolError(summary="a list of ids that is cut off")
-        ids = struct.unpack(f"<{len(rest) // 8}Q", rest)
-        self._send_rows(session, frame.n, self.store.find(namespace, ids))
-
-    def _send_rows(self, session: Session, request: int, frames: Iterable[bytes]) -> None:
-        chunk: list[bytes] = []
-        size = 0
-        for frame in frames:
-            chunk.append(frame)
-            size += len(frame)
-            if size >= CHUNK:
-                self._send(session, pack(Op.ROWS, b"".join(chunk), n=request, aux=1))
-                chunk, size = [], 0
-        self._send(session, pack(Op.ROWS, b"".join(chunk), n=request))
-
-    def _subscribers(self, namespace: str) -> dict[str, list[str]]:
-        found: dict[str, list[str]] = {}
-        for subscriptions in self._subscriptions.values():
-            for subscription in subscriptions:
-                if subscription.topic.name.startswith(f"{namespace}:"):
-                    found.setdefault(subscription.topic.name, []).append(subscription.subscriber)
-        return {name: sorted(subscribers) for name, subscribers in found.items()}
+    def _facts(self) -> dict[str, object]:
+        return {
+            "epoch": self.epoch,
+            "connections": self._sessions,
+            "refused_connections": self.refused,
+            "waiting_publishers": len(self._parked),
+            "journal": self._journal.statistics() if self._journal is not None else None,
+        }

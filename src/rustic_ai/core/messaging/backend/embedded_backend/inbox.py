@@ -6,87 +6,159 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from rustic_ai.core.messaging.backend.embedded_backend.protocol import Frame
+from rustic_ai.core.messaging.backend.embedded_backend.protocol import (
+    DURABLE,
+    FORGET,
+    Frame,
+    Op,
+    pack,
+    pack_names,
+)
 
-FrameHandler = Callable[[Frame], None]
+WINDOW = 4096
+"""Messages that may be on their way to a subscriber without its acknowledgement."""
+
+MessageReceiver = Callable[[memoryview, int, int, int], None]
+"""Takes an envelope, flags and time to live of its frame, and for the how-manieth time it comes."""
 
 
 @dataclass(slots=True, eq=False)
 class Subscription:
     """A subscription as its client sees it; positions are those of the topic."""
 
-    number: int
-    handler: FrameHandler
+    topic: int
+    subscriber: str
+    receiver: MessageReceiver | None
+    """None: it has ended, and waits for the server's word."""
+    start: int
+    durable: bool
+    max_attempts: int
+    rank: int = 0
+    """Those of a lower one are served first."""
+    number: int = 0
+    """Given by `Inbox.add`."""
+    forget: bool = False
     confirmed: bool = False
+    received: int = 0
+    """Position after the last message that has arrived."""
     handled: int = 0
-    """Position after the last message whose handler has returned."""
+    """Position after the last message whose receiver has returned."""
     acked: int = 0
+    settled: int = 0
+    """Position before which nothing that a receiver sent waits to leave with the word of it."""
+    epoch: int = 0
+    """Life of the server that the positions belong to."""
+
+    def opening(self, position: int, flags: int = 0) -> bytes:
+        """Return the frame that asks the server for it."""
+        return pack(
+            Op.SUBSCRIBE,
+            pack_names(self.subscriber) + bytes([self.max_attempts]),
+            flags=flags | (DURABLE if self.durable else 0),
+            aux=self.number,
+            topic=self.topic,
+            n=WINDOW,
+            id=position,
+        )
+
+    def ending(self) -> bytes:
+        """Return the frame that ends it."""
+        return pack(Op.UNSUBSCRIBE, flags=FORGET if self.forget else 0, aux=self.number)
 
 
 @dataclass(frozen=True, slots=True)
-class Delivery:
-    """One message for one subscription; `position` is the one after it."""
+class Parcel:
+    """A run of messages for one subscription; `base` is the position of the first."""
 
     subscription: Subscription
-    position: int
-    frame: Frame
+    base: int
+    attempt: int
+    epoch: int
+    run: bytes
+    first: int
+    """Where the body begins."""
 
 
 class Inbox:
-    """Subscriptions, and the deliveries that wait for their handlers. Its owner locks."""
+    """Subscriptions, and the parcels that wait for them. Its owner locks."""
 
     def __init__(self) -> None:
         self._subscriptions: dict[int, Subscription] = {}
-        self._waiting: deque[Delivery] = deque()
-        self._receiver: Subscription | None = None
-        self._position = 0
-        self._expected = 0
+        self._waiting: dict[int, deque[Parcel]] = {}
+        """By rank; none is empty."""
+        self._numbers = 0
 
-    def add(self, handler: FrameHandler) -> Subscription:
+    def add(self, subscription: Subscription) -> None:
         """Begin a subscription, under a number that is free."""
-        number = next(i for i in range(1, 1 << 16) if i not in self._subscriptions)
-        subscription = self._subscriptions[number] = Subscription(number, handler)
-        return subscription
+        while not subscription.number or subscription.number in self._subscriptions:
+            self._numbers = subscription.number = self._numbers % 65_535 + 1
+        self._subscriptions[subscription.number] = subscription
 
     def get(self, number: int) -> Subscription | None:
         """Return a subscription."""
         return self._subscriptions.get(number)
 
-    def confirm(self, number: int, position: int) -> None:
+    def all(self) -> list[Subscription]:
+        """Return all subscriptions."""
+        return list(self._subscriptions.values())
+
+    def confirm(self, number: int, position: int, epoch: int) -> None:
         """Note that the server knows a subscription, and where it starts."""
-        subscription = self._subscriptions[number]
-        subscription.handled = subscription.acked = position
+        subscription = self._subscriptions.get(number)
+        if subscription is None:
+            return
+        if subscription.confirmed and subscription.epoch == epoch:
+            subscription.acked = 0  # what was acknowledged on the old connection may be lost
+        else:
+            subscription.handled = subscription.acked = position
+        subscription.received = position
+        subscription.epoch = epoch
         subscription.confirmed = True
 
     def remove(self, number: int) -> None:
         """Forget a subscription."""
         self._subscriptions.pop(number, None)
 
-    def expect(self, announcement: Frame) -> None:
-        """Note what the messages are that follow a DELIVER frame."""
-        self._receiver = self._subscriptions.get(announcement.aux)
-        self._position = announcement.id
-        self._expected = announcement.n
+    def put(self, frame: Frame, first: int) -> None:
+        """Take a DELIVER frame."""
+        subscription = self._subscriptions.get(frame.aux)
+        if subscription is None or subscription.receiver is None:
+            return
+        subscription.received = frame.id + frame.n
+        if frame.n:
+            attempt = max(1, frame.flags)
+            parcel = Parcel(subscription, frame.id, attempt, subscription.epoch, frame.raw, first)
+            self._waiting.setdefault(subscription.rank, deque()).append(parcel)
+        elif not self._waiting:  # a gap: what stood there was dropped
+            subscription.handled = max(subscription.handled, frame.id)
 
-    def put(self, frame: Frame) -> bool:
-        """Take a message that was announced; False where none was."""
-        if not self._expected:
-            return False
-        self._expected -= 1
-        self._position += 1
-        if self._receiver is not None:  # else its subscription has ended meanwhile
-            self._waiting.append(Delivery(self._receiver, self._position, frame))
-        return True
-
-    @property
-    def has_deliveries(self) -> bool:
-        """Whether a delivery waits."""
+    def any(self) -> bool:
+        """Say whether a parcel waits."""
         return bool(self._waiting)
 
-    def take(self) -> Delivery | None:
-        """Return the delivery that waits longest."""
-        return self._waiting.popleft() if self._waiting else None
+    def take(self) -> Parcel | None:
+        """Return the parcel of the lowest rank that waits longest."""
+        if not self._waiting:
+            return None
+        rank = min(self._waiting)
+        parcels = self._waiting[rank]
+        parcel = parcels.popleft()
+        if not parcels:
+            del self._waiting[rank]
+        return parcel
+
+    def put_back_if_overtaken(self, parcel: Parcel) -> bool:
+        """Put the rest of a parcel back, to be the next of its rank, if a lower one waits."""
+        rank = parcel.subscription.rank
+        if not self._waiting or min(self._waiting) >= rank:
+            return False
+        self._waiting.setdefault(rank, deque()).appendleft(parcel)
+        return True
 
     def unacknowledged(self) -> list[Subscription]:
         """Return the subscriptions that handled more than they have acknowledged."""
         return [s for s in self._subscriptions.values() if s.handled > s.acked]
+
+    def unacknowledged_count(self) -> int:
+        """Return how many handled messages the server does not know of."""
+        return sum(s.handled - s.acked for s in self._subscriptions.values())

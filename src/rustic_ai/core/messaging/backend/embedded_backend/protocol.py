@@ -5,12 +5,14 @@ Every frame is a 24-byte little-endian header and a body::
     u32 length  of the whole frame
     u8  op      what it is
     u8  flags
-    u16 aux     number of a subscription, kind of a query, code of an error
+    u16 aux     number of a subscription, kind of a query, attempts that are allowed
     u32 topic   number that the server gave to a topic's name
     u32 n       number of a request, of messages, of a window; time to live in ms (PUBLISH)
-    u64 id      id of a message, or a position in a topic
+    u64 id      id of a message or of a client, a position in a topic, a count
 
-A PUBLISH frame is also what is stored and what subscribers get, byte for byte.
+A PUBLISH frame is also what is stored, what a journal holds, and what subscribers get, byte for
+byte. A *run* is PUBLISH frames of one topic, one behind the other. A *unit* is what a client counts
+of what it sends: a PUBLISH frame of its own, or a STEP, which is applied whole or not at all.
 """
 
 from __future__ import annotations
@@ -25,30 +27,57 @@ from rustic_ai.core.errors import ProtocolError
 HEADER = struct.Struct("<IBBHIIQ")
 HEADER_SIZE = HEADER.size
 MAGIC = int.from_bytes(b"RUSTICMP", "little")
-VERSION = 1
-MAX_FRAME = 16 << 20
-"""Largest frame that a server takes unless told otherwise, in bytes."""
+VERSION = 2
+MAX_FRAME = (16 << 20) + (64 << 10)
+"""Largest message that a server takes unless told otherwise, in bytes: 16 MiB and its envelope."""
+MAX_STEP = 4
+"""A STEP may be this many times as large as a message."""
 MAX_NAME = 1024
 """Largest name of a topic, namespace or subscriber, in bytes."""
+MAX_GREETING = 256
+"""Largest frame of a client that has not proved yet who it is, in bytes."""
+FROM_START = 0
 FROM_NOW = (1 << 64) - 1
 _MAX_N = (1 << 32) - 1
+_pack = HEADER.pack
+
+ACK_NOW = 1
+"""Flag of PUBLISH and STEP: somebody waits for the server's word."""
+DEAD = 2
+"""Flag of PUBLISH: the envelope stands behind a `DeadLetterNote`."""
+DURABLE = 1
+"""Flag of SUBSCRIBE: the place in the topic outlives the connection."""
+RESUME = 2
+"""Flag of SUBSCRIBE: go on exactly here; the client has not died, only its connection."""
+FORGET = 1
+"""Flag of UNSUBSCRIBE: the place in the topic is not needed any more."""
 
 
 class Op(IntEnum):
     """What a frame is. C: sent by clients, S: by the server."""
 
-    HELLO = 1  # C: id=MAGIC n=version.  S: n=largest frame
+    HELLO = 1  # C: id=MAGIC n=version, body=client, nonce.  S: n=largest message id=units, body
     TOPIC = 2  # C: n=request, body=names.  S: n=request topic=number
     PUBLISH = 3  # C: topic id n=ttl, body=envelope.  S: inside DELIVER and ROWS
-    PUBLISHED = 4  # S: id=how many of this connection's messages are stored so far
-    SUBSCRIBE = 5  # C: topic aux=subscription n=window id=position, body=subscriber.  S: the same
+    PUBLISHED = 4  # S: id=how many units of this client are stored so far
+    SUBSCRIBE = 5  # C: topic aux=subscription n=window id=position, body=subscriber, attempts
     UNSUBSCRIBE = 6  # C: aux=subscription.  S: the same, nothing is delivered after it
-    DELIVER = 7  # S: aux=subscription id=position of the first n=how many; PUBLISH frames follow
+    DELIVER = 7  # S: aux=subscription flags=attempt id=position n=how many, body=run; n=0: a gap
     ACK = 8  # C: aux=subscription id=position of the next message that is wanted
     QUERY = 9  # C: n=request aux=kind topic id, body
-    ROWS = 10  # S: n=request aux=1 if there is more id=where to go on, body=PUBLISH frames
-    ERROR = 11  # S: aux=code, body=text; the connection ends
-    GOODBYE = 12  # C: the connection ends
+    ROWS = 10  # S: n=request aux=1 if there is more id=where to go on, body=run
+    ERROR = 11  # S: body=text; the connection ends
+    GOODBYE = 12  # C: the connection ends, and its client with it
+    CHALLENGE = 13  # S: body=nonce, proof
+    PROOF = 14  # C: body=proof
+    STEP = 15  # C: body=ACK and PUBLISH frames
+    REFUSED = 16  # S: id=unit that was not stored, body=text
+    DECLARE = 17  # C: n=request topic id=position, body=subscriber.  S: n=request
+    DISOWN = 18  # C: n=request, body=namespace, subscriber: all its places go.  S: n=request
+
+
+PUBLISH, DELIVER, ACK = int(Op.PUBLISH), int(Op.DELIVER), int(Op.ACK)
+"""Plain numbers, for where every nanosecond is spent a million times."""
 
 
 class Query(IntEnum):
@@ -57,8 +86,9 @@ class Query(IntEnum):
     FROM_POSITION = 0  # id=position
     SINCE_ID = 1  # id=message id
     NEXT_AFTER_ID = 2  # id=message id; at most one row
-    BY_IDS = 3  # id=index of the first id to look at, body=namespace and ids
+    BY_IDS = 3  # body=namespace and ids
     SUBSCRIBERS = 4  # body=namespace; the body of the answer is JSON
+    STATISTICS = 5  # the body of the answer is JSON
 
 
 class Frame(NamedTuple):
@@ -78,6 +108,17 @@ class Frame(NamedTuple):
         return self.raw[HEADER_SIZE:]
 
 
+class Stored(NamedTuple):
+    """One message of a run: its header's fields, and where its envelope stands."""
+
+    flags: int
+    topic: int
+    ttl_ms: int
+    id: int
+    start: int
+    end: int
+
+
 def pack(
     op: Op,
     body: bytes = b"",
@@ -92,10 +133,16 @@ def pack(
     return HEADER.pack(HEADER_SIZE + len(body), op, flags, aux, topic, n, id) + body
 
 
-def pack_publish(topic: int, message_id: int, ttl: float | None, envelope: bytes) -> bytes:
+def pack_publish(
+    topic: int, message_id: int, ttl: float | None, envelope: bytes, flags: int = 0
+) -> bytes:
     """Return the frame of a message; a time to live beyond 49 days counts as none."""
-    ms = 0 if ttl is None else max(1, round(ttl * 1000))
-    return pack(Op.PUBLISH, envelope, topic=topic, n=ms if ms <= _MAX_N else 0, id=message_id)
+    ms = 0
+    if ttl is not None:
+        ms = max(1, round(ttl * 1000))
+        ms = ms if ms <= _MAX_N else 0
+    size = HEADER_SIZE + len(envelope)
+    return _pack(size, PUBLISH, flags, 0, topic, ms, message_id) + envelope
 
 
 def pack_names(*names: str) -> bytes:
@@ -134,6 +181,33 @@ def unpack_names(body: bytes, count: int) -> tuple[list[str], bytes]:
     return names, body
 
 
+def messages_in(run: bytes, offset: int = 0) -> Iterator[Stored]:
+    """Yield the messages of a run that begins at `offset`.
+
+    Raises:
+        ProtocolError: it is none.
+    """
+    end = len(run)
+    while offset < end:
+        if end - offset < HEADER_SIZE:
+            raise ProtocolError(summary="a run of messages that is cut off")
+        length, op, flags, _, topic, n, id_ = HEADER.unpack_from(run, offset)
+        if op != PUBLISH or not HEADER_SIZE <= length <= end - offset:
+            raise ProtocolError(summary=f"a run of messages with a frame of kind {op}")
+        yield Stored(flags, topic, n, id_, offset + HEADER_SIZE, offset + length)
+        offset += length
+
+
+def cut_run(run: bytes, first: int, last: int) -> bytes:
+    """Return the messages `first` to `last`, not included, of a run."""
+    offset = start = 0
+    for number in range(last):
+        if number == first:
+            start = offset
+        offset += HEADER.unpack_from(run, offset)[0]
+    return run[start:offset] if first < last else b""
+
+
 class FrameReader:
     """Cuts a stream of bytes into frames; keeps what is not complete yet.
 
@@ -141,37 +215,37 @@ class FrameReader:
         max_frame: longest frame that is taken; checked before it is waited for.
     """
 
-    def __init__(self, max_frame: int = MAX_FRAME) -> None:
+    def __init__(self, max_frame: int) -> None:
         self.max_frame = max_frame
         self._buffer = bytearray()
+        self._wanted = HEADER_SIZE
 
-    def feed(self, data: bytes) -> Iterator[Frame]:
-        """Take bytes; yield the frames that are complete.
+    def feed(self, data: bytes) -> list[Frame]:
+        """Take bytes; return the frames that are complete.
 
         Raises:
             ProtocolError: a length is impossible; the stream cannot be used any more.
         """
-        buffer = self._buffer
-        buffer += data
-        start, end = 0, len(buffer)
-        try:
-            while end - start >= HEADER_SIZE:
-                length, op, flags, aux, topic, n, id_ = HEADER.unpack_from(buffer, start)
-                if not HEADER_SIZE <= length <= self.max_frame:
-                    raise ProtocolError(
-                        summary=f"a frame of {length:,} bytes (allowed: {HEADER_SIZE} to "
-                        f"{self.max_frame:,})"
-                    )
-                if end - start < length:
-                    break
-                raw = bytes(buffer[start : start + length])
-                frame = Frame(op, flags, aux, topic, n, id_, raw)
-                start += length
-                yield frame
-        finally:
-            del buffer[:start]
-
-
-def unpack_frames(body: bytes) -> list[Frame]:
-    """Take a body apart that consists of frames, such as that of ROWS."""
-    return list(FrameReader(len(body) + 1).feed(body))
+        if self._buffer:
+            self._buffer += data
+            if len(self._buffer) < self._wanted:
+                return []
+            data = bytes(self._buffer)
+        start, end = 0, len(data)
+        found: list[Frame] = []
+        self._wanted = HEADER_SIZE
+        while end - start >= HEADER_SIZE:
+            length, op, flags, aux, topic, n, id_ = HEADER.unpack_from(data, start)
+            if not HEADER_SIZE <= length <= self.max_frame:
+                raise ProtocolError(
+                    summary=f"a frame of {length:,} bytes (allowed: {HEADER_SIZE} to "
+                    f"{self.max_frame:,})"
+                )
+            if end - start < length:
+                self._wanted = length
+                break
+            raw = data if length == end else data[start : start + length]
+            found.append(Frame(op, flags, aux, topic, n, id_, raw))
+            start += length
+        self._buffer = bytearray(data[start:]) if start < end else bytearray()
+        return found

@@ -1,29 +1,31 @@
-"""The server: sockets around the core, one selector loop in a thread of its own."""
+"""The server: its life, and what it needs for it."""
 
 from __future__ import annotations
 
-import contextlib
+import atexit
 import errno
 import logging
-import selectors
+import secrets
 import socket
 import threading
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from pathlib import Path
 
-from rustic_ai.core.errors import PortTakenError, ProtocolError
-from rustic_ai.core.messaging.backend.embedded_backend.config import EMBEDDED_SERVER_PORT
-from rustic_ai.core.messaging.backend.embedded_backend.core import Core, Session
-from rustic_ai.core.messaging.backend.embedded_backend.protocol import MAX_FRAME, Op, pack
+from rustic_ai.core.errors import JournalError, PortTakenError
+from rustic_ai.core.messaging.backend.embedded_backend.access import ServerFiles, clean_dead
+from rustic_ai.core.messaging.backend.embedded_backend.config import (
+    EMBEDDED_SERVER_PORT,
+    Sync,
+)
+from rustic_ai.core.messaging.backend.embedded_backend.core import Core, Limits
+from rustic_ai.core.messaging.backend.embedded_backend.journal import Journal
+from rustic_ai.core.messaging.backend.embedded_backend.loop import Loop
+from rustic_ai.core.messaging.backend.embedded_backend.store import Bounds
 from rustic_ai.core.messaging.core.stop_signal import StopSignal
 
 logger = logging.getLogger(__name__)
 
-GREETING_DEADLINE = 2.0
-"""Seconds that a connection has to say that it is a client."""
-_RECEIVE = 256 << 10
-_SEND = 1 << 20
+_BACKLOG = 512
 
 
 def loopback(host: str) -> str:
@@ -31,25 +33,25 @@ def loopback(host: str) -> str:
     return "127.0.0.1" if host == "localhost" else host
 
 
-@dataclass(slots=True, eq=False)
-class _Connection:
-    socket: socket.socket
-    peer: str
-    session: Session
-    since: float
-    writing: bool = False
-
-
 class EmbeddedServer:
-    """Keeps messages in memory and pushes them to subscribers.
+    """Keeps messages and pushes them to subscribers.
+
+    Listens on a Unix socket in this user's private directory, where the platform has them, and on
+    TCP, where clients must know a token that the same user's programs find by themselves.
 
     Works on a thread of its own; `start` and `stop` are coroutines for the sake of programs that
     have a loop, and hold it up for a moment only. An error in one connection ends that one.
 
     Args:
-        host: where to listen; 'localhost' is 127.0.0.1.
+        host: where to listen for TCP; 'localhost' is 127.0.0.1.
         port: the port; 0 takes a free one, which `port` then says.
-        max_frame: largest message that is taken, in bytes.
+        data_dir: where to keep a journal, so that what is stored outlives the server; None: none.
+        sync: when the journal is forced to the disk: 'none', every 50 ms ('interval'), or before
+            anything is acknowledged ('group'). A killed server loses nothing with any of them, a
+            machine without power may.
+        bounds: how much is kept.
+        limits: what is refused.
+        max_connections: one more is refused.
     """
 
     def __init__(
@@ -57,17 +59,23 @@ class EmbeddedServer:
         host: str = "localhost",
         port: int = EMBEDDED_SERVER_PORT,
         *,
-        max_frame: int = MAX_FRAME,
+        data_dir: str | Path | None = None,
+        sync: Sync = "interval",
+        bounds: Bounds | None = None,
+        limits: Limits | None = None,
+        max_connections: int = 1024,
     ) -> None:
         self.host = host
         self.port = port
-        self._core = Core(max_frame)
-        self._selector: selectors.BaseSelector | None = None
-        self._listener: socket.socket | None = None
+        self._data_dir = Path(data_dir) if data_dir is not None else None
+        self._sync: Sync = sync
+        self._bounds = bounds
+        self._limits = limits
+        self._max_connections = max_connections
+        self._files: ServerFiles | None = None
+        self._journal: Journal | None = None
         self._thread: threading.Thread | None = None
         self._stop: StopSignal | None = None
-        self._connections: dict[Session, _Connection] = {}
-        self._greeting: dict[_Connection, None] = {}
         self._ends_when_empty = False
         self._when_decided: Callable[[bool], None] = lambda _: None
 
@@ -81,6 +89,7 @@ class EmbeddedServer:
 
         Raises:
             PortTakenError: somebody else listens there.
+            JournalError: the journal cannot be read, or belongs to another server.
             OSError: the address cannot be used.
         """
         self.start_thread()
@@ -93,19 +102,53 @@ class EmbeddedServer:
         """Do what `start` does, without a loop."""
         if self.running:
             return
-        self._listener = self._listen()
-        self.port = self._listener.getsockname()[1]
+        listener = self._bind()
+        try:
+            self.port = listener.getsockname()[1]
+            clean_dead()
+            self._files = ServerFiles.claim(self.port)
+            core = self._open_core(self._files.token)
+            local = self._files.bind()
+        except BaseException:
+            listener.close()
+            self._give_back()
+            raise
         self._stop = StopSignal()
-        self._selector = selectors.DefaultSelector()
-        self._selector.register(self._listener, selectors.EVENT_READ)
-        self._selector.register(self._stop, selectors.EVENT_READ)
+        self._loop = Loop(core, self._journal, listener, local, self._stop, self._max_connections)
         name = f"rustic-server-{self.port}"
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
+        atexit.register(self.stop_thread)  # a program may end without; its files must go
+
+    def _open_core(self, token: bytes) -> Core:
+        if self._data_dir is None:
+            epoch = secrets.randbits(63)
+            return Core(self._bounds, self._limits, epoch=epoch, token=token)
+        self._journal, recovered = Journal.open(self._data_dir, sync=self._sync)
+        core = Core(
+            self._bounds, self._limits, journal=self._journal, epoch=recovered.epoch, token=token
+        )
+        core.restore(recovered)
+        return core
+
+    def _bind(self) -> socket.socket:
+        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind((loopback(self.host), self.port))
+            listener.listen(_BACKLOG)
+            listener.setblocking(False)
+        except OSError as e:
+            listener.close()
+            if e.errno == errno.EADDRINUSE:
+                raise PortTakenError(address=f"{self.host}:{self.port}") from e
+            raise
+        return listener
 
     def stop_thread(self) -> None:
         """Do what `stop` does, without a loop."""
         if self._thread is not None and self._stop is not None:
+            atexit.unregister(self.stop_thread)
             self._stop.set()
             self._thread.join()
             self._stop.close()
@@ -127,41 +170,16 @@ class EmbeddedServer:
         if self._stop is not None:
             self._stop.set()  # wakes the loop, which sees why
 
-    def _listen(self) -> socket.socket:
-        address = (loopback(self.host), self.port)
-        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        try:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(address)
-            listener.listen(512)
-            listener.setblocking(False)
-        except OSError as e:
-            listener.close()
-            if e.errno == errno.EADDRINUSE:
-                raise PortTakenError(address=f"{self.host}:{self.port}") from e
-            raise
-        return listener
-
-    # On the server's thread from here on.
-
     def _run(self) -> None:
-        assert self._selector is not None
-        assert self._listener is not None
-        assert self._stop is not None
         try:
             while not self._over():
-                for key, events in self._selector.select(self._patience()):
-                    if key.fileobj is self._listener:
-                        self._accept()
-                    elif key.fileobj is not self._stop:
-                        self._serve(key.data, events)
-                self._flush()
-                self._drop_silent()
+                self._loop.turn()
+        except JournalError:
+            # Nothing may be acknowledged that is not kept: clients keep it until we are back.
+            logger.exception("the server ends, since its journal cannot be written")
         finally:
-            for connection in list(self._connections.values()):
-                self._drop(connection)
-            self._selector.close()
-            self._listener.close()
+            self._give_back()
+            self._loop.close()
 
     def _over(self) -> bool:
         assert self._stop is not None
@@ -169,114 +187,17 @@ class EmbeddedServer:
             return False
         if not self._ends_when_empty:
             return True
-        if self._selector is not None and self._stop in self._selector.get_map():
-            # One more look at the sockets first: clients that are gone may not have been seen.
-            self._selector.unregister(self._stop)
-            for key, events in self._selector.select(0):
-                if isinstance(key.data, _Connection):
-                    self._serve(key.data, events)
-            self._flush()
-            self._when_decided(not self._connections)
-        return not self._connections
+        if self._loop.hear_no_more_of_stop():
+            self._when_decided(self._loop.is_empty)
+        return self._loop.is_empty
 
-    def _patience(self) -> float | None:
-        oldest = next(iter(self._greeting), None)
-        if oldest is None:
-            return None
-        return max(0.0, oldest.since + GREETING_DEADLINE - time.monotonic())
-
-    def _drop_silent(self) -> None:
-        now = time.monotonic()
-        while (oldest := next(iter(self._greeting), None)) is not None:
-            if now - oldest.since < GREETING_DEADLINE:
-                return
-            logger.warning("%s said nothing for %g s, dropped", oldest.peer, GREETING_DEADLINE)
-            self._drop(oldest)
-
-    def _accept(self) -> None:
-        assert self._listener is not None
-        assert self._selector is not None
-        try:
-            sock, peer = self._listener.accept()
-        except OSError as e:  # gone again, or no descriptors left: those who are here go on
-            logger.warning("a connection could not be accepted: %s", e)
-            return
-        sock.setblocking(False)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connection = _Connection(
-            sock, f"{peer[0]}:{peer[1]}", self._core.connected(), time.monotonic()
-        )
-        self._connections[connection.session] = connection
-        self._greeting[connection] = None
-        self._selector.register(sock, selectors.EVENT_READ, connection)
-
-    def _serve(self, connection: _Connection, events: int) -> None:
-        """Receive and send; whatever goes wrong costs this connection alone."""
-        try:
-            if events & selectors.EVENT_WRITE:
-                self._send(connection)
-            if events & selectors.EVENT_READ:
-                self._receive(connection)
-        except ProtocolError as e:
-            logger.warning("%s broke the protocol, dropped: %s", connection.peer, e)
-            with contextlib.suppress(OSError):
-                connection.socket.send(pack(Op.ERROR, str(e).encode()))
-            self._drop(connection)
-        except OSError as e:
-            logger.debug("%s is gone: %s", connection.peer, e)
-            self._drop(connection)
-        except Exception:
-            logger.exception("serving %s failed, dropped", connection.peer)
-            self._drop(connection)
-
-    def _receive(self, connection: _Connection) -> None:
-        try:
-            data = connection.socket.recv(_RECEIVE)
-        except BlockingIOError:
-            return
-        session = connection.session
-        if data:
-            self._core.received(session, data)
-            if session.greeted:
-                self._greeting.pop(connection, None)
-        if not data or session.ended:
-            self._drop(connection)
-
-    def _flush(self) -> None:
-        for session in self._core.take_dirty():
-            connection = self._connections.get(session)
-            if connection is not None and not connection.writing:
-                self._serve(connection, selectors.EVENT_WRITE)
-
-    def _send(self, connection: _Connection) -> None:
-        output = connection.session.output
-        while output:
-            parts, size = [], 0
-            while output and size < _SEND:
-                parts.append(output.popleft())
-                size += len(parts[-1])
-            data = parts[0] if len(parts) == 1 else b"".join(parts)
+    def _give_back(self) -> None:
+        if self._files is not None:
+            self._files.remove()
+            self._files = None
+        journal, self._journal = self._journal, None
+        if journal is not None:
             try:
-                sent = connection.socket.send(data)
-            except BlockingIOError:
-                sent = 0
-            if sent < len(data):
-                output.appendleft(data[sent:])
-                break
-        self._want_write(connection, bool(output))
-
-    def _want_write(self, connection: _Connection, wanted: bool) -> None:  # noqa: FBT001
-        if wanted != connection.writing:
-            assert self._selector is not None
-            connection.writing = wanted
-            events = selectors.EVENT_READ | (selectors.EVENT_WRITE if wanted else 0)
-            self._selector.modify(connection.socket, events, connection)
-
-    def _drop(self, connection: _Connection) -> None:
-        if self._connections.pop(connection.session, None) is None:
-            return
-        assert self._selector is not None
-        self._greeting.pop(connection, None)
-        self._core.disconnected(connection.session)
-        self._selector.unregister(connection.socket)
-        connection.socket.close()
+                journal.close()
+            except JournalError:
+                logger.exception("the journal could not be closed")

@@ -12,25 +12,34 @@ import logging
 import os
 import signal
 import sys
+from typing import Any
 
-from rustic_ai.core.errors import PortTakenError
+from rustic_ai.core.errors import GuildError, PortTakenError
 from rustic_ai.core.messaging.backend.embedded_backend.server import EmbeddedServer
+from rustic_ai.core.messaging.backend.embedded_backend.store import Bounds
 
 
-def main(host: str, port: int) -> None:
-    """Serve until the owner and the last client are gone."""
+def main(host: str, port: int, settings: dict[str, Any]) -> None:
+    """Serve until the owner and the last client are gone.
+
+    Args:
+        host: as `EmbeddedServer`.
+        port: as `EmbeddedServer`.
+        settings: its other arguments; `bounds` as a dict.
+    """
     logging.basicConfig(
         level=logging.WARNING,
         format=f"[message-server {os.getpid()}] %(levelname)s: %(message)s",
     )
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the program that owns us
-    server = EmbeddedServer(host, port)
     try:
+        bounds = Bounds(**settings.pop("bounds", {}))
+        server = EmbeddedServer(host, port, bounds=bounds, **settings)
         server.start_thread()
     except PortTakenError:
         _say({"error": "port-taken"})
         return
-    except OSError as e:
+    except (GuildError, OSError, TypeError) as e:
         _say({"error": str(e)})
         return
     gc.freeze()

@@ -1,0 +1,133 @@
+"""How messages move to subscribers: windows, redelivery, gaps. Without any I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from rustic_ai.core.errors import ProtocolError
+from rustic_ai.core.messaging.backend.embedded_backend.protocol import (
+    DELIVER,
+    HEADER,
+    HEADER_SIZE,
+    Op,
+    cut_run,
+    pack,
+)
+from rustic_ai.core.messaging.backend.embedded_backend.session import Session
+from rustic_ai.core.messaging.backend.embedded_backend.store import Cursor, Topic
+
+OUTPUT_LIMIT = 1 << 20
+"""Bytes of a session's output above which nothing more is put on its way."""
+_MAX_ATTEMPT = 255
+
+
+class Delivery:
+    """Moves cursors.
+
+    Args:
+        dirty: takes note of sessions with output.
+        remember: is told of places that have moved and must outlive the server.
+    """
+
+    def __init__(self, dirty: dict[Session, None], remember: Callable[[Cursor], None]) -> None:
+        self._dirty = dirty
+        self._remember = remember
+        self.stalled: dict[Cursor, None] = {}
+        """Cursors that wait for their session's output to get shorter."""
+
+    def send(self, session: Session, frame: bytes) -> None:
+        """Put a frame into a session's output."""
+        session.output.append(frame)
+        session.output_size += len(frame)
+        self._dirty[session] = None
+
+    # Movement
+
+    def acknowledge(self, cursor: Cursor, position: int) -> None:
+        """Note that everything before `position` was handled.
+
+        Raises:
+            ProtocolError: it was never delivered.
+        """
+        if position > cursor.sent:
+            raise ProtocolError(summary=f"position {position} acknowledged before it was delivered")
+        if position > cursor.acked:
+            cursor.acked = position
+            cursor.crashes = 0
+            if cursor.durable:
+                self._remember(cursor)
+        if cursor.sent < cursor.topic.end:
+            self.pump(cursor)
+
+    def push(self, topic: Topic, run: bytes, base: int, count: int) -> None:
+        """Deliver a run that was just stored to whoever is ready for it."""
+        for cursor in topic.cursors:
+            session = cursor.session
+            if session is None:
+                continue
+            if (
+                cursor.sent == base
+                and base - cursor.acked < cursor.window
+                and session.output_size < OUTPUT_LIMIT
+            ):
+                self._deliver(cursor, session, run, base, count, 1)
+            else:
+                self.pump(cursor)
+
+    def _deliver(
+        self, cursor: Cursor, session: Session, run: bytes, base: int, count: int, attempt: int
+    ) -> None:
+        size = HEADER_SIZE + len(run)
+        header = HEADER.pack(
+            size, DELIVER, attempt, cursor.number, cursor.topic.number, count, base
+        )
+        output = session.output
+        output.append(header)
+        output.append(run)
+        session.output_size += size
+        self._dirty[session] = None
+        cursor.sent = base + count
+
+    def pump(self, cursor: Cursor) -> None:
+        """Deliver what the window of a cursor has room for."""
+        session, topic = cursor.session, cursor.topic
+        if session is None:
+            return
+        if cursor.sent < topic.start:
+            self._skip(cursor, session)
+        while cursor.sent < topic.end and cursor.sent - cursor.acked < cursor.window:
+            if session.output_size >= OUTPUT_LIMIT:
+                self.stalled[cursor] = None
+                return
+            run, after = topic.run_at(cursor.sent)
+            attempt = 1
+            if cursor.sent < cursor.seen:
+                last = min(after, cursor.seen)
+                attempt = 2
+                if cursor.sent == cursor.acked and cursor.crashes:
+                    # Alone, so that its end, good or bad, can be told from that of the next.
+                    last, attempt = cursor.sent + 1, min(cursor.crashes + 1, _MAX_ATTEMPT)
+                if last < after:
+                    run, after = cut_run(run, 0, last - cursor.sent), last
+                cursor.redelivered += after - cursor.sent
+            self._deliver(cursor, session, run, cursor.sent, after - cursor.sent, attempt)
+        self.stalled.pop(cursor, None)
+
+    def _skip(self, cursor: Cursor, session: Session) -> None:
+        """Tell a subscriber that what it would get next was dropped."""
+        topic = cursor.topic
+        cursor.skipped += topic.start - cursor.sent
+        cursor.sent = topic.start
+        cursor.acked = max(cursor.acked, topic.start)
+        self.send(
+            session,
+            pack(Op.DELIVER, aux=cursor.number, topic=topic.number, id=topic.start),
+        )
+
+    def go_on(self) -> None:
+        """Deliver to those whose output has got shorter."""
+        for cursor in list(self.stalled):
+            session = cursor.session
+            if session is None or session.output_size < OUTPUT_LIMIT // 2:
+                self.stalled.pop(cursor, None)
+                self.pump(cursor)

@@ -1,0 +1,303 @@
+"""What clients send: messages and steps, into topics that may be full. Without any I/O."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from rustic_ai.core.errors import ProtocolError
+from rustic_ai.core.messaging.backend.embedded_backend.delivery import Delivery
+from rustic_ai.core.messaging.backend.embedded_backend.protocol import (
+    ACK,
+    ACK_NOW,
+    HEADER,
+    HEADER_SIZE,
+    PUBLISH,
+    Op,
+    messages_in,
+    pack,
+)
+from rustic_ai.core.messaging.backend.embedded_backend.session import Batch, Producer, Session
+from rustic_ai.core.messaging.backend.embedded_backend.store import Cursor, Store, Topic
+
+_TELL_UNITS = 128
+_MAX_PARKED = 1 << 16
+"""More batches than a client's window has units, acknowledgements between them included."""
+_OVERDRAFT = 2
+"""By how much a topic may exceed its limit for a sender that nobody but itself holds up."""
+_unpack = HEADER.unpack_from
+
+
+class Intake:
+    """Applies batches, and parks those that a full topic has no room for.
+
+    Args:
+        store: the topics.
+        delivery: is told of what was stored.
+        append: stores a run.
+        counted: is told of clients of whom units were stored; None: nobody is.
+        max_frame: size of the largest message.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        delivery: Delivery,
+        append: Callable[[Topic, bytes, Sequence[int]], None],
+        counted: Callable[[Producer], None] | None,
+        max_frame: int,
+    ) -> None:
+        self._counted = counted
+        self._max_frame = max_frame
+        self._roomier: dict[Topic, None] = {}
+        self._going_on = False
+        self._store = store
+        self._pending = store.bounds.pending
+        self._delivery = delivery
+        self._append = append
+        self.untold: dict[Session, None] = {}
+        """Sessions that wait for the word that their units are stored."""
+
+    def take_run(self, session: Session, data: bytes, offset: int, end: int) -> int:
+        """Apply the PUBLISH frames of one topic that stand at `offset`; returns where they end."""
+        first = offset
+        length, _, flags, _, number, _, message_id = _unpack(data, offset)
+        topic = self._store.topic(number) or self._topic(number)
+        ids = [message_id]
+        offset += length
+        while end - offset >= HEADER_SIZE:
+            length, op, more, _, other, _, message_id = _unpack(data, offset)
+            if op != PUBLISH or other != number or not HEADER_SIZE <= length <= end - offset:
+                break
+            flags |= more
+            ids.append(message_id)
+            offset += length
+        run = data if first == 0 and offset == len(data) else data[first:offset]
+        self._check_sizes(run)
+        if session.parked or topic.size + len(run) > self._pending:
+            self.take(session, Batch(len(ids), (), ((topic, run, ids),), bool(flags & ACK_NOW)))
+        else:  # nearly always
+            self._append(topic, run, ids)
+            self._count(session, len(ids), urgent=bool(flags & ACK_NOW))
+        return offset
+
+    def take_step(self, session: Session, body: bytes, flags: int) -> None:
+        """Apply a STEP.
+
+        Raises:
+            ProtocolError: something in it is wrong; nothing of it was applied.
+        """
+        acks: list[tuple[Cursor, int]] = []
+        runs: list[tuple[Topic, bytes, Sequence[int]]] = []
+        offset, end = 0, len(body)
+        while offset < end:
+            if end - offset < HEADER_SIZE:
+                raise ProtocolError(summary="a step that is cut off")
+            length, op, _, aux, number, _, id_ = _unpack(body, offset)
+            if not HEADER_SIZE <= length <= end - offset:
+                raise ProtocolError(summary=f"a frame of {length:,} bytes in a step")
+            if op == ACK:
+                cursor = session.cursors.get(aux) or session.lost.get(aux)
+                if cursor is not None:
+                    acks.append((cursor, id_))
+                offset += length
+            elif op == PUBLISH:
+                offset = self._collect(body, offset, number, runs)
+            else:
+                raise ProtocolError(summary=f"a frame of kind {op} in a step")
+        for cursor, position in acks:
+            if position > cursor.sent and cursor.session is session:
+                raise ProtocolError(
+                    summary=f"position {position} acknowledged before it was delivered"
+                )
+        self.take(session, Batch(1, acks, runs, bool(flags & ACK_NOW)))
+
+    def _collect(
+        self,
+        body: bytes,
+        offset: int,
+        number: int,
+        runs: list[tuple[Topic, bytes, Sequence[int]]],
+    ) -> int:
+        first, ids = offset, []
+        while len(body) - offset >= HEADER_SIZE:
+            length, op, _, _, other, _, id_ = _unpack(body, offset)
+            if (
+                op != Op.PUBLISH
+                or other != number
+                or not HEADER_SIZE <= length <= len(body) - offset
+            ):
+                break
+            ids.append(id_)
+            offset += length
+        run = body[first:offset]
+        self._check_sizes(run)
+        runs.append((self._topic(number), run, ids))
+        return offset
+
+    def _check_sizes(self, run: bytes) -> None:
+        if len(run) <= self._max_frame:
+            return
+        for stored in messages_in(run):
+            size = HEADER_SIZE + stored.end - stored.start
+            if size > self._max_frame:
+                raise ProtocolError(
+                    summary=f"a frame of {size:,} bytes (allowed: {self._max_frame:,})"
+                )
+
+    def _topic(self, number: int) -> Topic:
+        topic = self._store.topic(number)
+        if topic is None:
+            raise ProtocolError(summary=f"topic number {number} was never given")
+        return topic
+
+    def take_ack(self, session: Session, cursor: Cursor, position: int) -> None:
+        """Note that what is before a position was handled.
+
+        Behind a step of the same subscription that waits for room it waits, too: else what came
+        out of a message could be lost with the session, and the message would not come again.
+
+        Raises:
+            ProtocolError: it was never delivered.
+        """
+        if position <= cursor.sent and any(
+            cursor is other for batch in session.parked for other, _ in batch.acks
+        ):
+            session.parked.append(Batch(0, ((cursor, position),), (), urgent=False))
+        else:
+            self._delivery.acknowledge(cursor, position)
+
+    def take(self, session: Session, batch: Batch) -> None:
+        """Apply a batch, or park it behind those that wait.
+
+        Raises:
+            ProtocolError: more waits than a client may send without our word.
+        """
+        if session.parked:
+            if len(session.parked) > _MAX_PARKED:
+                raise ProtocolError(summary="the client sends on without waiting for our word")
+            session.parked.append(batch)
+        elif not self._apply(session, batch):
+            session.parked.append(batch)
+            session.parked_at = time.monotonic()
+
+    def _apply(self, session: Session, batch: Batch) -> bool:
+        """Apply a batch; False where it must wait for room."""
+        if session.lost and any(cursor in session.lost.values() for cursor, _ in batch.acks):
+            self._fence(session)
+            return True
+        store = self._store
+        for topic, run, _ in batch.runs:
+            if store.has_room(topic, len(run)) or self._waits_for_itself(session, topic, len(run)):
+                continue
+            match store.bounds.overflow:
+                case "block":
+                    topic.waiting[session] = None
+                    return False
+                case "error":
+                    self._refuse(session, batch, topic)
+                    return True
+                case "drop_oldest":
+                    store.make_room(topic, len(run))
+        for cursor, position in batch.acks:
+            if cursor.session is session:
+                # It was delivered, maybe on a subscription before this one: `take_step` has looked.
+                cursor.sent = max(cursor.sent, position)
+                self._delivery.acknowledge(cursor, position)
+                if cursor.topic.waiting:
+                    self._roomier[cursor.topic] = None
+        for topic, run, ids in batch.runs:
+            self._append(topic, run, ids)
+        self._count(session, batch.units, urgent=batch.urgent)
+        return True
+
+    def _fence(self, session: Session) -> None:
+        """End a session that goes on with messages which another process has got by now.
+
+        What comes out of them is stored when that one has handled them, so not from this one, too.
+        """
+        session.ended = True
+        reason = b"another process has taken the place of its subscriber"
+        self._delivery.send(session, pack(Op.ERROR, reason))
+
+    def _waits_for_itself(self, session: Session, topic: Topic, size: int) -> bool:
+        """Say whether the sender is the one who is behind: then its waiting would never end."""
+        slowest = min(topic.cursors, key=lambda cursor: cursor.acked, default=None)
+        if slowest is None or slowest.session is not session:
+            return False
+        return topic.size + size <= _OVERDRAFT * self._store.bounds.pending
+
+    def _count(self, session: Session, units: int, *, urgent: bool) -> None:
+        producer = session.producer
+        assert producer is not None
+        producer.units += units
+        if self._counted is not None:
+            self._counted(producer)
+        if urgent or producer.units - session.told >= _TELL_UNITS:
+            self.tell(session)
+        else:
+            self.untold[session] = None
+
+    def tell(self, session: Session) -> None:
+        """Tell a client how many of its units are stored."""
+        self.untold.pop(session, None)
+        producer = session.producer
+        if producer is not None and producer.units > session.told:
+            session.told = producer.units
+            self._delivery.send(session, pack(Op.PUBLISHED, id=producer.units))
+
+    def _refuse(self, session: Session, batch: Batch, topic: Topic) -> None:
+        producer = session.producer
+        assert producer is not None
+        slowest = min(topic.cursors, key=lambda cursor: cursor.acked, default=None)
+        text = f"topic {topic.name!r} is full"
+        if slowest is not None:
+            behind = topic.end - slowest.acked
+            text += f": subscriber {slowest.subscriber!r} is {behind:,} messages behind"
+        for unit in range(producer.units + 1, producer.units + batch.units + 1):
+            self._delivery.send(session, pack(Op.REFUSED, text.encode(), id=unit))
+        self._count(session, batch.units, urgent=batch.urgent)
+
+    def go_on(self, topic: Topic) -> None:
+        """Apply what waits for room in a topic, and in those that get some by that."""
+        self._roomier[topic] = None
+        if self._going_on:
+            return
+        self._going_on = True
+        try:
+            while self._roomier:
+                self._fill(self._roomier.popitem()[0])
+        finally:
+            self._going_on = False
+
+    def _fill(self, topic: Topic) -> None:
+        for session in list(topic.waiting):
+            if not self._store.has_room(topic, 1):
+                break
+            self._unpark(session, topic)
+        # Who was behind somebody else may be behind only itself now.
+        slowest = min(topic.cursors, key=lambda cursor: cursor.acked, default=None)
+        if slowest is not None and slowest.session in topic.waiting:
+            self._unpark(slowest.session, topic)
+
+    def _unpark(self, session: Session, topic: Topic) -> None:
+        topic.waiting.pop(session, None)
+        while session.parked and not session.ended and self._apply(session, session.parked[0]):
+            session.parked.popleft()
+            session.parked_at = time.monotonic()
+
+    def refuse_overdue(self, session: Session) -> None:
+        """Give up what has waited too long for room, so that its sender need not wait for ever."""
+        batch = session.parked.popleft()
+        full = next((t for t, _, _ in batch.runs if session in t.waiting), batch.runs[0][0])
+        self._refuse(session, batch, full)
+        self._unpark(session, full)
+        self.go_on(full)
+
+    def lost(self, session: Session) -> None:
+        """Forget what a session that has ended has sent and what was not stored."""
+        for batch in session.parked:
+            for topic, _, _ in batch.runs:
+                topic.waiting.pop(session, None)
+        session.parked.clear()
+        self.untold.pop(session, None)

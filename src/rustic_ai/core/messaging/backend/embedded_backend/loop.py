@@ -1,0 +1,270 @@
+"""The loop of a server: sockets around the core, on one thread."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import select
+import socket
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from rustic_ai.core.errors import JournalError, ProtocolError
+from rustic_ai.core.messaging.backend.embedded_backend.access import is_same_user
+from rustic_ai.core.messaging.backend.embedded_backend.core import Core
+from rustic_ai.core.messaging.backend.embedded_backend.journal import Journal
+from rustic_ai.core.messaging.backend.embedded_backend.poller import Poller
+from rustic_ai.core.messaging.backend.embedded_backend.protocol import Op, pack
+from rustic_ai.core.messaging.backend.embedded_backend.session import Session
+from rustic_ai.core.messaging.core.stop_signal import StopSignal
+
+logger = logging.getLogger(__name__)
+
+GREETING_DEADLINE = 2.0
+"""Seconds that a connection has to say, and where needed to prove, that it is a client."""
+_RECEIVE = 256 << 10
+_SEND = 256 << 10
+_BUFFERS = 1 << 20
+_MAX_OUTPUT = 64 << 20
+"""Bytes that may wait for a client; beyond, nothing more is read from it."""
+_READ, _WRITE = select.POLLIN, select.POLLOUT  # those of epoll are the same
+
+
+@dataclass(slots=True, eq=False)
+class Connection:
+    """A socket and the session it carries."""
+
+    socket: socket.socket
+    session: Session
+    since: float
+    writing: bool = False
+
+
+class Loop:
+    """Accepts, receives, sends; whatever goes wrong in a connection costs that one alone.
+
+    Args:
+        core: the server's mind.
+        journal: is written before anybody is told that something is stored.
+        listener: of TCP.
+        local: the Unix socket, where there is one.
+        stop: wakes it.
+        max_connections: one more is refused.
+    """
+
+    def __init__(
+        self,
+        core: Core,
+        journal: Journal | None,
+        listener: socket.socket,
+        local: socket.socket | None,
+        stop: StopSignal,
+        max_connections: int,
+    ) -> None:
+        self._core = core
+        self._journal = journal
+        self._listeners = {each.fileno(): each for each in (listener, local) if each is not None}
+        self._max_connections = max_connections
+        self._stop_fd = stop.fileno()
+        self._poller = Poller()
+        for fd in (self._stop_fd, *self._listeners):
+            self._poller.register(fd, _READ)
+        self._by_fd: dict[int, Connection] = {}
+        self._connections: dict[Session, Connection] = {}
+        self._greeting: dict[Connection, None] = {}
+        # A buffer made for each call would be mapped and unmapped by the allocator each time.
+        self._buffer = bytearray(_RECEIVE)
+        self._view = memoryview(self._buffer)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no client is connected."""
+        return not self._connections
+
+    def turn(self) -> None:
+        """Wait for something, and do it."""
+        self._look(self._patience())
+
+    def _look(self, patience: float | None) -> None:
+        by_fd = self._by_fd
+        for fd, events in self._poller.poll(patience):
+            connection = by_fd.get(fd)
+            if connection is not None:
+                self._serve(connection, events)
+            elif fd in self._listeners:
+                self._accept(self._listeners[fd])
+        core = self._core
+        if core.evicted:
+            self._drop_evicted()
+        if core.has_output or self._journal is not None:
+            self._flush()
+        if self._greeting:
+            self._drop_silent()
+
+    def _drop_evicted(self) -> None:
+        for session in self._core.evicted:
+            connection = self._connections.get(session)
+            if connection is not None:
+                self._drop(connection)
+        self._core.evicted.clear()
+
+    def hear_no_more_of_stop(self) -> bool:
+        """Do not wait for the stop signal any more; False where that was so before."""
+        if self._stop_fd < 0:
+            return False
+        self._poller.unregister(self._stop_fd)
+        self._stop_fd = -1
+        self._look(0)  # clients that are gone may not have been seen
+        return True
+
+    def close(self) -> None:
+        """End all connections."""
+        for connection in list(self._connections.values()):
+            self._drop(connection)
+        self._poller.close()
+        for listener in self._listeners.values():
+            listener.close()
+
+    def _patience(self) -> float | None:
+        now = time.monotonic()
+        patience = self._core.tick(now)
+        if self._core.has_output:
+            return 0.0
+        if self._journal is not None:
+            self._journal.sync_if_due(now)
+            patience = _sooner(patience, self._journal.sync_due(now))
+        if self._greeting:
+            oldest = next(iter(self._greeting))
+            patience = _sooner(patience, max(0.0, oldest.since + GREETING_DEADLINE - now))
+        return patience
+
+    def _drop_silent(self) -> None:
+        now = time.monotonic()
+        while (oldest := next(iter(self._greeting), None)) is not None:
+            if now - oldest.since < GREETING_DEADLINE:
+                return
+            logger.warning("%s did not greet in time, dropped", oldest.session.peer)
+            self._drop(oldest)
+
+    def _accept(self, listener: Any) -> None:
+        try:
+            sock, address = listener.accept()
+        except OSError as e:  # gone again, or no descriptors left: those who are here go on
+            logger.warning("a connection could not be accepted: %s", e)
+            return
+        local = sock.family != socket.AF_INET
+        peer = "a process of this machine" if local else f"{address[0]}:{address[1]}"
+        reason = ""
+        if len(self._connections) >= self._max_connections:
+            reason = f"there are {self._max_connections} connections already"
+        elif local and not is_same_user(sock):
+            reason = "this server is another user's"
+        sock.setblocking(False)
+        if reason:
+            self._core.refused += 1
+            logger.warning("%s refused: %s", peer, reason)
+            with contextlib.suppress(OSError):
+                sock.send(pack(Op.ERROR, reason.encode()))
+            sock.close()
+            return
+        if local:
+            for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+                sock.setsockopt(socket.SOL_SOCKET, option, _BUFFERS)
+        else:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        session = self._core.connected(peer, trusted=local)
+        connection = Connection(sock, session, time.monotonic())
+        self._connections[session] = self._by_fd[sock.fileno()] = connection
+        self._greeting[connection] = None
+        self._poller.register(sock.fileno(), _READ)
+
+    def _serve(self, connection: Connection, events: int) -> None:
+        """Receive and send; whatever goes wrong costs this connection alone."""
+        peer = connection.session.peer
+        try:
+            if events & _WRITE:
+                self._send(connection)
+            if events & ~_WRITE:  # bytes, or its end
+                self._receive(connection)
+        except ProtocolError as e:
+            logger.warning("%s broke the protocol, dropped: %s", peer, e)
+            with contextlib.suppress(OSError):
+                connection.socket.send(pack(Op.ERROR, str(e).encode()))
+            self._drop(connection)
+        except OSError as e:
+            logger.debug("%s is gone: %s", peer, e)
+            self._drop(connection)
+        except JournalError:
+            raise
+        except Exception:
+            logger.exception("serving %s failed, dropped", peer)
+            self._drop(connection)
+
+    def _receive(self, connection: Connection) -> None:
+        try:
+            size = connection.socket.recv_into(self._buffer)
+        except BlockingIOError:
+            return
+        session = connection.session
+        if size and not session.ended:
+            self._core.received(session, bytes(self._view[:size]))
+            if self._greeting and session.greeted:
+                self._greeting.pop(connection, None)
+        if not size or session.ended:
+            self._drop(connection)
+
+    def _flush(self) -> None:
+        while self._core.has_output:
+            if self._journal is not None:
+                self._journal.commit()  # before anybody is told
+            for session in self._core.take_dirty():
+                connection = self._connections.get(session)
+                if connection is not None and not connection.writing:
+                    self._serve(connection, _WRITE)
+            self._core.drained()
+        if self._journal is not None:
+            self._journal.commit()
+
+    def _send(self, connection: Connection) -> None:
+        session = connection.session
+        output = session.output
+        while output:
+            data = output.popleft()
+            size = len(data)
+            if output and size < _SEND:
+                parts = [data]
+                while output and size < _SEND:
+                    parts.append(output.popleft())
+                    size += len(parts[-1])
+                data = b"".join(parts)
+            try:
+                sent = connection.socket.send(data)
+            except BlockingIOError:
+                sent = 0
+            session.output_size -= sent
+            if sent < size:
+                output.appendleft(memoryview(data)[sent:])
+                break
+        if output or connection.writing:
+            connection.writing = bool(output)
+            # Who asks and asks without hearing the answers is not heard until it does.
+            heard = _READ if session.output_size < _MAX_OUTPUT else 0
+            self._poller.modify(connection.socket.fileno(), heard | (_WRITE if output else 0))
+
+    def _drop(self, connection: Connection) -> None:
+        if self._connections.pop(connection.session, None) is None:
+            return
+        self._greeting.pop(connection, None)
+        self._core.refused += not connection.session.greeted
+        self._core.disconnected(connection.session)
+        self._by_fd.pop(connection.socket.fileno(), None)
+        self._poller.unregister(connection.socket.fileno())
+        connection.socket.close()
+
+
+def _sooner(one: float | None, other: float | None) -> float | None:
+    if one is None or other is None:
+        return other if one is None else one
+    return min(one, other)

@@ -1,0 +1,39 @@
+"""Waiting for many descriptors; a thinner layer than `selectors`, which costs 2 us a turn."""
+
+from __future__ import annotations
+
+import select
+
+if hasattr(select, "epoll"):
+
+    class Poller:
+        """The kernel's epoll. Linux."""
+
+        def __init__(self) -> None:
+            self._epoll = select.epoll()
+            self.register = self._epoll.register
+            self.modify = self._epoll.modify
+            self.unregister = self._epoll.unregister
+            self.close = self._epoll.close
+
+        def poll(self, timeout: float | None) -> list[tuple[int, int]]:
+            """Wait up to `timeout` seconds, or for ever; return descriptors and their events."""
+            return self._epoll.poll(timeout)
+
+else:  # pragma: no cover - macOS
+
+    class Poller:  # type: ignore[no-redef]
+        """POSIX's poll."""
+
+        def __init__(self) -> None:
+            self._poll = select.poll()
+            self.register = self._poll.register
+            self.modify = self._poll.modify
+            self.unregister = self._poll.unregister
+
+        def poll(self, timeout: float | None) -> list[tuple[int, int]]:
+            """Wait up to `timeout` seconds, or for ever; return descriptors and their events."""
+            return self._poll.poll(None if timeout is None else timeout * 1000)
+
+        def close(self) -> None:
+            """Do nothing: nothing is held."""

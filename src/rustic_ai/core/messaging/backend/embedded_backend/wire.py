@@ -1,0 +1,289 @@
+"""The connection of a client: who sends, who reads, who waits, and who makes it again.
+
+Whoever waits for something reads: the thread that serves, while no handler runs on it, or a caller
+that waits for its answer. So an agent's process needs no second thread; a handler that asks the
+server something, or waits for threads that do, is no obstacle.
+
+When the connection is lost, whoever reads makes it again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import random
+import select
+import socket
+import threading
+import time
+from collections.abc import Callable
+
+from rustic_ai.core.errors import (
+    BackendClosedError,
+    BackendUnavailableError,
+    PortTakenError,
+    ProtocolError,
+)
+from rustic_ai.core.forking import guard_forks
+from rustic_ai.core.messaging.backend.embedded_backend.dial import Link
+from rustic_ai.core.messaging.backend.embedded_backend.protocol import Frame, Op, pack
+from rustic_ai.core.messaging.core.stop_signal import StopSignal
+
+logger = logging.getLogger(__name__)
+
+ANSWER_DEADLINE = 30.0
+"""Seconds after which a server that does not answer counts as gone."""
+_RECEIVE = 256 << 10
+_FIRST_PAUSE = 0.002
+_LONGEST_PAUSE = 1.0
+
+
+class Wire:
+    """One connection after another to a server.
+
+    Args:
+        dial: makes a connection; errors as `dial.dial`.
+        address: names the server, for errors.
+        patience: seconds for which a lost server is looked for.
+        take_in: takes the frames that came, under `state`.
+        restore: tells a server on a new connection all that it must know; called under `sending`
+            by the thread that reads, and returns frames that came meanwhile.
+
+    Raises:
+        BackendUnavailableError: there is no server.
+        PortTakenError: whoever listens is not our server.
+        AccessError: it does not let us in.
+    """
+
+    def __init__(
+        self,
+        dial: Callable[[], Link],
+        address: Callable[[], str],
+        patience: float,
+        take_in: Callable[[list[Frame]], None],
+        restore: Callable[[Link], list[Frame]],
+    ) -> None:
+        self._dial = dial
+        self._address = address
+        self._patience = patience
+        self._take_in = take_in
+        self._restore = restore
+        self.sending = threading.Lock()
+        self.state = threading.Lock()
+        self._changed = threading.Condition(self.state)
+        self._waiters = 0
+        self._buffer = bytearray(_RECEIVE)  # one of each call's own would be mapped each time
+        self._view = memoryview(self._buffer)
+        self.closed = False
+        self._reading = False
+        self._lost: str | None = None
+        self._broken: str | None = None
+        self.link = dial()
+        self._poller = _poll_for(self.link.socket)
+        self._stop_poller: tuple[StopSignal, select.poll] | None = None
+        guard_forks(self)
+
+    def check(self) -> None:
+        """Raise if it was closed, or the server lost for good.
+
+        Raises:
+            BackendClosedError: it was closed.
+            BackendUnavailableError: the server is gone.
+        """
+        if self.closed:
+            raise BackendClosedError
+        if self._lost is not None:
+            raise BackendUnavailableError(address=self._address(), reason=self._lost)
+
+    def transmit(self, frame: bytes) -> None:
+        """Send, under `sending`. Where the connection is lost, whoever reads sees to it."""
+        if self._broken is None:
+            sock = self.link.socket
+            try:
+                sent = sock.send(frame)
+                if sent < len(frame):
+                    sock.sendall(memoryview(frame)[sent:])
+            except OSError as e:
+                self.break_off(str(e))
+
+    def break_off(self, reason: str) -> None:
+        """Note that the connection is lost."""
+        self._broken = self._broken or reason
+        with contextlib.suppress(OSError):
+            self.link.socket.shutdown(socket.SHUT_RDWR)  # wakes whoever reads
+
+    def give_up(self, reason: str) -> None:
+        """Note that the server will not have us, under `state`: coming back would not help."""
+        self._lost = self._lost or reason
+        self.break_off(reason)
+
+    def close(self) -> None:
+        """Say goodbye; every call from now on is refused."""
+        with self.state:
+            self.closed = True
+        with contextlib.suppress(OSError), self.sending:
+            self.link.socket.sendall(pack(Op.GOODBYE))
+        with contextlib.suppress(OSError):
+            self.link.socket.shutdown(socket.SHUT_RDWR)
+        with self.state:
+            self._changed.notify_all()
+            if not self._reading:
+                self.link.socket.close()
+
+    def close_in_fork(self) -> None:
+        """Close the descriptor of a forked copy; the connection is the original's."""
+        self.closed = True
+        self.link.socket.close()
+
+    def wait(self, done: Callable[[], bool], deadline: float | None = None) -> None:
+        """Wait until something has been read; reads itself unless another thread does."""
+        if deadline is None:
+            deadline = time.monotonic() + ANSWER_DEADLINE
+        while True:
+            with self.state:
+                if done():
+                    return
+                self.check()
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise BackendUnavailableError(
+                        address=self._address(), reason="it does not answer"
+                    )
+                if self._reading:
+                    self._await_change(left)
+                    continue
+                self._reading = True
+            self._read(left)
+
+    def read_next(
+        self, stop: StopSignal, enough: Callable[[], bool], patience: float | None
+    ) -> None:
+        """Read once; where another thread does so just now, wait for what it brings.
+
+        Args:
+            stop: ends the waiting.
+            enough: whether there is something already.
+            patience: seconds to wait; None: as long as it takes.
+        """
+        with self.state:
+            if enough():  # another thread has just brought something
+                return
+            if self._reading:
+                self._await_change(ANSWER_DEADLINE)
+                return
+            self._reading = True
+        self._read(patience, stop)
+
+    def _await_change(self, timeout: float) -> None:
+        """Wait until somebody else has read, under `state`."""
+        self._waiters += 1
+        try:
+            self._changed.wait(timeout)
+        finally:
+            self._waiters -= 1
+
+    def peek(self) -> None:
+        """Take in what has come, without waiting."""
+        with self.state:
+            if self._reading or self.closed:
+                return
+            self._reading = True
+        self._read(0.0)
+
+    def _read(self, timeout: float | None, stop: StopSignal | None = None) -> None:
+        """Wait for bytes, or `stop`, and take in what is complete; ends `_reading`."""
+        try:
+            self.check()
+            if self._broken is not None:
+                self._revive(stop)
+                if self._broken is not None:
+                    return
+            frames = self._receive(timeout, stop)
+            if frames:
+                with self.state:
+                    self._take_in(frames)
+        finally:
+            with self.state:
+                self._reading = False
+                if self._waiters:
+                    self._changed.notify_all()
+                if self.closed:
+                    self.link.socket.close()
+
+    def _receive(self, timeout: float | None, stop: StopSignal | None) -> list[Frame]:
+        """Return frames that came; none where the time is over or `stop` was set first."""
+        sock = self.link.socket
+        try:
+            poller = self._poller if stop is None else self._poller_with(stop)
+            ready = poller.poll(None if timeout is None else timeout * 1000)
+            if not ready or (len(ready) == 1 and ready[0][0] != sock.fileno()):
+                return []
+            size = sock.recv_into(self._buffer)
+            if size:
+                return self.link.reader.feed(bytes(self._view[:size]))
+            self.break_off("it closed the connection")
+        except (OSError, ValueError) as e:  # ValueError: closed meanwhile
+            self.break_off(str(e))
+        except ProtocolError as e:
+            self.break_off(str(e))
+        return []
+
+    def _poller_with(self, stop: StopSignal) -> select.poll:
+        if self._stop_poller is None or self._stop_poller[0] is not stop:
+            self._stop_poller = stop, _poll_for(self.link.socket, stop)
+        return self._stop_poller[1]
+
+    def _revive(self, stop: StopSignal | None) -> None:
+        """Connect again, as the one who reads; returns without where `stop` is set first."""
+        logger.debug("the connection to the message server was lost (%s)", self._broken)
+        deadline = time.monotonic() + self._patience
+        pause = _FIRST_PAUSE
+        self.link.socket.close()
+        while True:
+            self.check()
+            try:
+                self._connect_again()
+            except (BackendUnavailableError, PortTakenError, ProtocolError, OSError) as e:
+                if time.monotonic() + pause > deadline:
+                    raise self._lose(e) from e
+            else:
+                return
+            # Jitter, so that all clients of a server that comes back do not arrive at once.
+            if _stopped_within(stop, pause * random.uniform(0.5, 1.5)):  # noqa: S311
+                return
+            pause = min(pause * 2, _LONGEST_PAUSE)
+
+    def _connect_again(self) -> None:
+        link = self._dial()
+        try:
+            with self.sending:
+                frames = self._restore(link)
+                self.link = link
+                self._broken = None
+        except BaseException:
+            link.socket.close()
+            raise
+        self._poller, self._stop_poller = _poll_for(link.socket), None
+        with self.state:
+            self._take_in(frames)
+
+    def _lose(self, error: Exception) -> BackendUnavailableError:
+        reason = error.reason if isinstance(error, BackendUnavailableError) else str(error)
+        with self.state:
+            self._lost = reason
+        return BackendUnavailableError(address=self._address(), reason=reason)
+
+
+def _poll_for(sock: socket.socket, stop: StopSignal | None = None) -> select.poll:
+    poller = select.poll()
+    poller.register(sock, select.POLLIN)
+    if stop is not None:
+        poller.register(stop, select.POLLIN)
+    return poller
+
+
+def _stopped_within(stop: StopSignal | None, seconds: float) -> bool:
+    poll = select.poll()
+    if stop is not None:
+        poll.register(stop, select.POLLIN)
+    return bool(poll.poll(seconds * 1000))
