@@ -1,0 +1,1 @@
+"""Benchmarks of messaging: ours, the floors of the machine and other systems, side by side."""
