@@ -187,8 +187,7 @@ def test_nobody_listens(free_port: int) -> None:
         EmbeddedMessagingBackend(port=70000)
 
 
-@pytest.mark.parametrize("greets", [True, False])
-@pytest.mark.parametrize("auto_start", [True, False])
+@pytest.mark.parametrize(("greets", "auto_start"), [(True, False), (False, True)])
 def test_a_port_held_by_something_else(greets: bool, auto_start: bool) -> None:
     """Another service on the port, talkative or silent, is named as such in bounded time."""
     with socket.create_server(("127.0.0.1", 0)) as other:

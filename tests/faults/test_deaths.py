@@ -160,9 +160,9 @@ def test_stacks_on_request(free_port: int) -> None:
 def test_a_start_that_hangs_shows_where(method: Any) -> None:
     """The error of a start that took too long holds the stack of the constructor."""
     with (
-        MultiProcessExecutionEngine("g", start_timeout=3, start_method=method) as engine,
+        MultiProcessExecutionEngine("g", start_timeout=2, start_method=method) as engine,
         Guild("g", engine, NO_MESSAGES) as guild,
-        pytest.raises(AgentStartError, match="not ready within 3 s") as caught,
+        pytest.raises(AgentStartError, match="not ready within 2 s") as caught,
     ):
         guild.launch_agent(spec_of(HangingStartAgent, "h"))
     assert "in hold_the_gil" in caught.value.remote_traceback

@@ -21,7 +21,7 @@ from rustic_ai.core.testing.contracts.messaging_backend import SPACE, TOPIC, Box
 from rustic_ai.core.testing.waiting import wait_until
 from tests.chaos import BOUNDS, Broker, Chaos, OwnedBroker, ServerProgram, seeded
 
-ROUNDS = int(os.environ.get("RUSTIC_CHAOS_ROUNDS", "25"))
+ROUNDS = int(os.environ.get("RUSTIC_CHAOS_ROUNDS", "15"))
 CLIENTS = ["publisher", "relay", "sink"]
 ALL = [*CLIENTS, "broker"]
 VARIANTS: list[tuple[str, list[str], str | None, int]] = [

@@ -28,7 +28,7 @@ from rustic_ai.core.messaging.backend.embedded_backend.session import Session
 from rustic_ai.core.messaging.backend.embedded_backend.store import Bounds
 from tests.unit.messaging.wire import Peer, ack, hello, ids, message, ops, subscribe
 
-STREAMS = int(os.environ.get("RUSTIC_FUZZ_STREAMS", "100000"))
+STREAMS = int(os.environ.get("RUSTIC_FUZZ_STREAMS", "50000"))
 SEED = os.environ.get("RUSTIC_FUZZ_SEED", "4")
 PER_CORE = 4_000
 CHECK_EVERY = 50
