@@ -245,8 +245,9 @@ class CoreAndModel(RuleBasedStateMachine):
             if reading.begins is not None:
                 assert position == reading.begins, "behind what was acknowledged, neither more"
             else:
-                assert position <= place.high
-                place.low = max(place.low, position)
+                dropped = self.core.store.topics[place.topic].start
+                assert position <= max(place.high, dropped)
+                place.low, place.high = max(place.low, position), max(place.high, position)
         elif reading.durable:
             if position != reading.next:  # the news of a gap was lost with the connection
                 assert self.mode == "drop_oldest", "it goes on exactly where it was"

@@ -73,6 +73,7 @@ class Loop:
         self._by_fd: dict[int, Connection] = {}
         self._connections: dict[Session, Connection] = {}
         self._greeting: dict[Connection, None] = {}
+        self._ending: list[Connection] = []
         # A buffer made for each call would be mapped and unmapped by the allocator each time.
         self._buffer = bytearray(_RECEIVE)
         self._view = memoryview(self._buffer)
@@ -99,6 +100,8 @@ class Loop:
             self._drop_evicted()
         if core.has_output or self._journal is not None:
             self._flush()
+        if self._ending:
+            self._drop_ending()
         if self._greeting:
             self._drop_silent()
 
@@ -108,6 +111,13 @@ class Loop:
             if connection is not None:
                 self._drop(connection)
         self._core.evicted.clear()
+
+    def _drop_ending(self) -> None:
+        """Drop those who have got their last word, and tell others what that brings."""
+        for connection in self._ending:
+            self._drop(connection)
+        self._ending.clear()
+        self._flush()
 
     def hear_no_more_of_stop(self) -> bool:
         """Do not wait for the stop signal any more; False where that was so before."""
@@ -212,8 +222,10 @@ class Loop:
             self._core.received(session, bytes(self._view[:size]))
             if self._greeting and session.greeted:
                 self._greeting.pop(connection, None)
-        if not size or session.ended:
+        if not size:
             self._drop(connection)
+        elif session.ended:
+            self._ending.append(connection)
 
     def _flush(self) -> None:
         while self._core.has_output:
