@@ -149,6 +149,7 @@ class Chaos:
         self._port, self._folder, self._batch = port, folder, batch
         self._rng = random.Random(seed)
         self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self._next: list[str] = []
         self.kills: dict[str, int] = {}
 
     def log(self, role: str) -> Path:
@@ -161,14 +162,16 @@ class Chaos:
         self._running[role] = start("messaging_chaos.py", *arguments)
 
     def kill_one(self, roles: list[str]) -> None:
-        """Let one of the roles live for a random time, then kill it; all but a killed one live on.
+        """Look on for a random time, in which none may end by itself; then kill one of the roles.
 
-        Now and then several go at once, or the same one again before it was ready.
+        It may be one that was killed just before and is not ready yet.
         """
-        role = self._rng.choice(roles)
+        if not self._next:  # each of them in turn, in an order of its own
+            self._next = self._rng.sample(roles, len(roles))
+        role = self._next.pop()
         witness = self._running[self._rng.choice(["publisher", "relay", "sink"])]
         with pytest.raises(subprocess.TimeoutExpired):
-            witness.wait(self._rng.choice([0.0, 0.02, 0.2, 0.4]) + self._rng.random() * 0.1)
+            witness.wait(self._rng.choice([0.0, 0.1, 0.3, 0.5]) + self._rng.random() * 0.1)
         self.kills[role] = self.kills.get(role, 0) + 1
         if role == "broker":
             self.broker.kill()
