@@ -132,6 +132,7 @@ def test_statistics_say_who_is_behind() -> None:
         "epoch": 4,
         "connections": 1,
         "refused_connections": 0,
+        "streams": 0,
         "waiting_publishers": 0,
         "journal": None,
         "topics": 1,

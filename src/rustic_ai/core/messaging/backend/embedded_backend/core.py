@@ -115,6 +115,8 @@ class Core:
         """Sessions that others took the place of; their connections are to be closed."""
         self.refused = 0
         """Connections that were refused."""
+        self.streams = 0
+        """Connections that are read at intervals, since they send so much."""
         self._sessions = 0
 
     def restore(self, recovered: Recovered) -> None:
@@ -380,6 +382,7 @@ class Core:
             "epoch": self.epoch,
             "connections": self._sessions,
             "refused_connections": self.refused,
+            "streams": self.streams,
             "waiting_publishers": len(self._parked),
             "journal": self._journal.statistics() if self._journal is not None else None,
         }

@@ -28,6 +28,11 @@ _SEND = 256 << 10
 _BUFFERS = 1 << 20
 _MAX_OUTPUT = 64 << 20
 """Bytes that may wait for a client; beyond, nothing more is read from it."""
+_STREAM_UNITS = 32
+"""Units of one client that make a stream, where they come within `_STREAM_SPAN`."""
+_STREAM_SPAN = 0.002
+_STREAM_INTERVAL = 0.0003
+"""Seconds between looks at what streams have brought."""
 _READ, _WRITE = select.POLLIN, select.POLLOUT  # those of epoll are the same
 
 
@@ -39,6 +44,9 @@ class Connection:
     session: Session
     since: float
     writing: bool = False
+    units: int = 0
+    """How many units it had sent at `counted_at`."""
+    counted_at: float = 0.0
 
 
 class Loop:
@@ -74,6 +82,10 @@ class Loop:
         self._connections: dict[Session, Connection] = {}
         self._greeting: dict[Connection, None] = {}
         self._ending: list[Connection] = []
+        self._streaming: dict[Connection, None] = {}
+        """Who sends so many small units that it is not listened to, but read at intervals: a turn
+        and a wake-up of each subscriber for every one of them would cost more than all the rest."""
+        self._stream_due = 0.0
         # A buffer made for each call would be mapped and unmapped by the allocator each time.
         self._buffer = bytearray(_RECEIVE)
         self._view = memoryview(self._buffer)
@@ -89,7 +101,8 @@ class Loop:
 
     def _look(self, patience: float | None) -> None:
         by_fd = self._by_fd
-        for fd, events in self._poller.poll(patience):
+        wait = self._wait_for_streams if self._streaming else self._poller.poll
+        for fd, events in wait(patience):
             connection = by_fd.get(fd)
             if connection is not None:
                 self._serve(connection, events)
@@ -104,6 +117,58 @@ class Loop:
             self._drop_ending()
         if self._greeting:
             self._drop_silent()
+
+    def _wait_for_streams(self, patience: float | None) -> list[tuple[int, int]]:
+        """Wait for others, but not past the time to read the streams, which is done here."""
+        now = time.monotonic()
+        left = self._stream_due - now
+        if left > 0:
+            wait = left if patience is None else min(left, patience)
+            found = self._poller.poll_briefly(wait) if wait else self._poller.poll(0)
+            if found:
+                return found
+            now = time.monotonic()
+            if now < self._stream_due:
+                return found
+        self._stream_due = now + _STREAM_INTERVAL
+        for connection in list(self._streaming):
+            if connection.session.output_size < _MAX_OUTPUT:
+                self._serve(connection, _READ)
+            if connection in self._streaming and not self._is_stream(connection, now):
+                self._end_stream(connection)
+                self._listen(connection)
+        return []
+
+    def _is_stream(self, connection: Connection, now: float) -> bool:
+        """Say whether the last units of a client came close together."""
+        producer = connection.session.producer
+        assert producer is not None
+        elapsed = now - connection.counted_at
+        if producer.units - connection.units >= _STREAM_UNITS:
+            connection.units, connection.counted_at = producer.units, now
+        return elapsed < _STREAM_SPAN
+
+    def _may_stream(self, connection: Connection) -> None:
+        """Look whether a client has begun to send one small unit after the other."""
+        producer = connection.session.producer
+        if producer is not None and producer.units - connection.units >= _STREAM_UNITS:
+            now = time.monotonic()
+            if self._is_stream(connection, now):
+                self._streaming[connection] = None
+                self._core.streams += 1
+                self._listen(connection)
+
+    def _end_stream(self, connection: Connection) -> None:
+        if connection in self._streaming:
+            del self._streaming[connection]
+            self._core.streams -= 1
+
+    def _listen(self, connection: Connection) -> None:
+        """Say what the loop wants to hear of a connection."""
+        # Who asks and asks without hearing the answers is not heard until it does.
+        heard = connection not in self._streaming and connection.session.output_size < _MAX_OUTPUT
+        events = (_READ if heard else 0) | (_WRITE if connection.writing else 0)
+        self._poller.modify(connection.socket.fileno(), events)
 
     def _drop_evicted(self) -> None:
         for session in self._core.evicted:
@@ -222,6 +287,8 @@ class Loop:
             self._core.received(session, bytes(self._view[:size]))
             if self._greeting and session.greeted:
                 self._greeting.pop(connection, None)
+            if connection not in self._streaming:
+                self._may_stream(connection)
         if not size:
             self._drop(connection)
         elif session.ended:
@@ -261,14 +328,13 @@ class Loop:
                 break
         if output or connection.writing:
             connection.writing = bool(output)
-            # Who asks and asks without hearing the answers is not heard until it does.
-            heard = _READ if session.output_size < _MAX_OUTPUT else 0
-            self._poller.modify(connection.socket.fileno(), heard | (_WRITE if output else 0))
+            self._listen(connection)
 
     def _drop(self, connection: Connection) -> None:
         if self._connections.pop(connection.session, None) is None:
             return
         self._greeting.pop(connection, None)
+        self._end_stream(connection)
         self._core.refused += not connection.session.greeted
         self._core.disconnected(connection.session)
         self._by_fd.pop(connection.socket.fileno(), None)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import select
 
+_FD_SETSIZE = 1024
+
 if hasattr(select, "epoll"):
 
     class Poller:
@@ -11,6 +13,7 @@ if hasattr(select, "epoll"):
 
         def __init__(self) -> None:
             self._epoll = select.epoll()
+            self._is_selectable = self._epoll.fileno() < _FD_SETSIZE
             self.register = self._epoll.register
             self.modify = self._epoll.modify
             self.unregister = self._epoll.unregister
@@ -19,6 +22,12 @@ if hasattr(select, "epoll"):
         def poll(self, timeout: float | None) -> list[tuple[int, int]]:
             """Wait up to `timeout` seconds, or for ever; return descriptors and their events."""
             return self._epoll.poll(timeout)
+
+        def poll_briefly(self, timeout: float) -> list[tuple[int, int]]:
+            """Wait less than the millisecond that `poll` counts in."""
+            if self._is_selectable and not select.select((self._epoll,), (), (), timeout)[0]:
+                return []
+            return self._epoll.poll(0 if self._is_selectable else timeout)
 
 else:  # pragma: no cover - macOS
 
@@ -34,6 +43,8 @@ else:  # pragma: no cover - macOS
         def poll(self, timeout: float | None) -> list[tuple[int, int]]:
             """Wait up to `timeout` seconds, or for ever; return descriptors and their events."""
             return self._poll.poll(None if timeout is None else timeout * 1000)
+
+        poll_briefly = poll
 
         def close(self) -> None:
             """Do nothing: nothing is held."""
