@@ -16,6 +16,7 @@ from rustic_ai.core.messaging.backend.embedded_backend.protocol import (
     Op,
     Stored,
     cut_run,
+    in_ms,
     messages_in,
     pack,
     pack_names,
@@ -102,11 +103,11 @@ def test_long_names_are_refused_before_they_are_sent() -> None:
 
 @pytest.mark.parametrize(
     ("ttl", "ms"),
-    [(None, 0), (0, 1), (1e-9, 1), (1.5, 1500), (4294967.295, (1 << 32) - 1), (5e6, 0)],
+    [(0, 1), (1e-9, 1), (1.5, 1500), (4294967.295, (1 << 32) - 1), (5e6, 0)],
 )
-def test_a_time_to_live_is_in_milliseconds(ttl: float | None, ms: int) -> None:
-    """None and 50 days mean for ever; the shortest is a millisecond, as 0 means for ever."""
-    (stored,) = messages_in(pack_publish(3, 9, ttl, b"abc", DEAD))
+def test_a_time_to_live_is_in_milliseconds(ttl: float, ms: int) -> None:
+    """50 days mean for ever; the shortest is a millisecond, as 0 means for ever."""
+    (stored,) = messages_in(pack_publish(3, 9, b"abc", in_ms(ttl), DEAD))
     assert stored == Stored(DEAD, 3, ms, 9, HEADER_SIZE, HEADER_SIZE + 3)
 
 
@@ -115,7 +116,7 @@ def test_a_run_is_cut_between_messages(
     messages: list[tuple[int, bytes]], data: st.DataObject
 ) -> None:
     """Any part of a run is a run of just these messages, byte for byte."""
-    frames = [pack_publish(1, id_, None, body) for id_, body in messages]
+    frames = [pack_publish(1, id_, body) for id_, body in messages]
     run = b"".join(frames)
     first = data.draw(st.integers(0, len(frames)))
     last = data.draw(st.integers(first, len(frames)))
@@ -129,8 +130,8 @@ def test_a_run_is_cut_between_messages(
     "tail",
     [
         b"x",
-        pack_publish(1, 2, None, b"")[:-1],
-        pack_publish(1, 2, None, b"body")[:-1],
+        pack_publish(1, 2, b"")[:-1],
+        pack_publish(1, 2, b"body")[:-1],
         HEADER.pack(HEADER_SIZE - 1, Op.PUBLISH, 0, 0, 1, 0, 2),
         HEADER.pack(0, Op.PUBLISH, 0, 0, 1, 0, 2),
         pack(Op.STEP),
@@ -138,7 +139,7 @@ def test_a_run_is_cut_between_messages(
 )
 def test_a_run_with_anything_else_is_refused(tail: bytes) -> None:
     """What is cut off, has an impossible length, or is no message is no run, and ends."""
-    good = pack_publish(1, 1, None, b"good")
+    good = pack_publish(1, 1, b"good")
     messages = messages_in(good + tail)
     assert next(messages).id == 1
     with pytest.raises(ProtocolError, match="a run of messages"):

@@ -41,7 +41,7 @@ def ack(subscription: int, position: int) -> bytes:
 
 def message(topic: int, message_id: int, body: bytes = b"", flags: int = 0) -> bytes:
     """Return the frame of a message."""
-    return pack_publish(topic, message_id, None, body, flags)
+    return pack_publish(topic, message_id, body, flags=flags)
 
 
 def step(*frames: bytes, flags: int = ACK_NOW) -> bytes:

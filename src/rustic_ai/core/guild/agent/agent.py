@@ -16,7 +16,8 @@ from rustic_ai.core.guild.agent.processor import Processor, processors_of
 from rustic_ai.core.guild.di.container import DependencyContainer
 from rustic_ai.core.guild.spec import AgentSpec, BaseAgentProps
 from rustic_ai.core.guild.topics import GuildTopics
-from rustic_ai.core.messaging.core.message import Message
+from rustic_ai.core.messaging.core.message import AgentTag, Message
+from rustic_ai.core.messaging.core.priority import Priority
 
 PropsT = TypeVar("PropsT", bound=BaseModel, default=BaseAgentProps)
 
@@ -109,17 +110,27 @@ class Agent(Generic[PropsT]):
         return self._setup.dependencies.get(key, wanted_by=f"agent {self.name!r}")
 
     def publish(
-        self, payload: Payload, topics: str | Sequence[str] | None = None, **options: Any
+        self,
+        payload: Payload,
+        topics: str | Sequence[str] | None = None,
+        *,
+        format: str | None = None,  # noqa: A002 - the name users write
+        recipients: Sequence[AgentTag] = (),
+        priority: Priority | None = None,
+        ttl: float | None = None,
     ) -> Message:
         """Send a message that answers no other; in handlers use `ProcessContext.send`.
 
         Args:
             payload: a model or a dict.
             topics: default: the guild's default topic.
-            options: `format`, `priority`, `recipients`, `ttl` as in `ProcessContext.send`.
+            format: default: that of the payload.
+            recipients: agents to tag.
+            priority: default: normal.
+            ttl: seconds after which nobody wants it any more.
         """
         chosen = topics if topics is not None else GuildTopics.DEFAULT_TOPICS
-        return self._setup.outbox.post(payload, chosen, **options)
+        return self._setup.outbox.post(payload, chosen, format, None, priority, recipients, ttl)
 
     def on_start(self) -> Awaitable[None] | None:
         """Run once, after the agent was built and subscribed and before its first message."""

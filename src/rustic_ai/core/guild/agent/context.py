@@ -60,14 +60,15 @@ class ProcessContext(Generic[PayloadT]):
         Returns:
             The message that was sent.
         """
-        return self._outbox.answer(
-            self.message,
+        return self._outbox.post(
             payload,
-            None,
             topics if topics is not None else self._result_topics(),
-            recipients,
+            None,
+            self.message,
             priority,
+            recipients,
             ttl,
+            False,
             now,
         )
 
@@ -83,14 +84,15 @@ class ProcessContext(Generic[PayloadT]):
         now: bool = False,
     ) -> Message:
         """Send a dict as the result, as plain JSON or as another `format`; else like `send`."""
-        return self._outbox.answer(
-            self.message,
+        return self._outbox.post(
             payload,
-            format,
             topics if topics is not None else self._result_topics(),
-            recipients,
+            format,
+            self.message,
             priority,
+            recipients,
             ttl,
+            False,
             now,
         )
 

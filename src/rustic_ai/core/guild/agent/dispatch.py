@@ -17,7 +17,7 @@ from rustic_ai.core.guild.agent.processor import Predicate
 from rustic_ai.core.guild.system_messages import ErrorMessage
 from rustic_ai.core.guild.topics import GuildTopics
 from rustic_ai.core.messaging.core.message import Message
-from rustic_ai.core.messaging.core.payload import decode_model
+from rustic_ai.core.messaging.core.payload import decode_model, json_parser_of
 
 if TYPE_CHECKING:
     import asyncio
@@ -31,6 +31,8 @@ class _Handler(NamedTuple):
     method: Callable[..., Awaitable[None] | None]
     name: str
     model: type[BaseModel] | None
+    parse_json: Callable[[bytes], BaseModel] | None
+    """The model's validator, where it is complete and need not be looked up each time."""
     predicate: Predicate | None
     depends_on: tuple[str, ...]
 
@@ -55,7 +57,14 @@ class Dispatcher:
     def _bound(self, format_name: str | None) -> tuple[_Handler, ...]:
         """Return the handlers of a format, in the order of their definition."""
         return tuple(
-            _Handler(getattr(self._agent, p.method), p.method, p.model, p.predicate, p.depends_on)
+            _Handler(
+                getattr(self._agent, p.method),
+                p.method,
+                p.model,
+                json_parser_of(p.model) if p.model is not None else None,
+                p.predicate,
+                p.depends_on,
+            )
             for p in self._agent.processors
             if p.format in {format_name, None}
         )
@@ -87,8 +96,7 @@ class Dispatcher:
         agent = self._agent
         if handler.predicate is not None and not handler.predicate(agent, message):
             return
-        model = handler.model
-        payload: Any = message.payload if model is None else _parse(model, message)
+        payload: Any = message.payload if handler.model is None else _parse(handler, message)
         context = ProcessContext(payload, message, agent, self._outbox)
         if handler.depends_on:
             dependencies = {key: agent.get_dependency(key) for key in handler.depends_on}
@@ -145,10 +153,13 @@ class Dispatcher:
             self._loop = None
 
 
-def _parse(model: type[BaseModel], message: Message) -> BaseModel:
-    envelope = message.envelope
+def _parse(handler: _Handler, message: Message) -> BaseModel:
+    envelope, parse_json = message.envelope, handler.parse_json
     try:
-        return decode_model(model, envelope.encoding, envelope.payload)
+        if parse_json is not None and envelope.encoding:
+            return parse_json(envelope.payload)
+        assert handler.model is not None
+        return decode_model(handler.model, envelope.encoding, envelope.payload)
     except ValidationError as e:
         raise PayloadError(format=message.format, reason=str(e)) from e
 

@@ -30,50 +30,31 @@ class Outbox:
         self._client = client
 
     def post(
-        self, payload: Payload, topics: str | Sequence[str], *, now: bool = False, **options: Any
+        self,
+        payload: Payload,
+        topics: str | Sequence[str],
+        format: str | None = None,  # noqa: A002 - the field's name
+        cause: Message | None = None,
+        priority: Priority | None = None,
+        recipients: Sequence[AgentTag] = (),
+        ttl: float | None = None,
+        is_error: bool = False,  # noqa: FBT001, FBT002 - keywords cost time on this path
+        now: bool = False,  # noqa: FBT001, FBT002
     ) -> Message:
-        """Compose a message and send it; options as in `compose`.
+        """Compose a message and send it.
 
         Args:
             payload: a model or a dict.
             topics: where it goes.
+            format: default: that of the payload.
+            cause: the message that it answers.
+            priority: default: that of the cause, or normal.
+            recipients: agents to tag.
+            ttl: seconds after which nobody wants it any more.
+            is_error: the payload describes a failure.
             now: in a handler: do not wait for its end.
-            options: as in `compose`.
         """
-        message = self.compose(payload, topics, **options)
-        self._client.publish(message, now=now)
-        return message
-
-    def answer(
-        self,
-        cause: Message,
-        payload: Payload,
-        format_name: str | None,
-        topics: str | Sequence[str],
-        recipients: Sequence[AgentTag],
-        priority: Priority | None,
-        ttl: float | None,
-        now: bool,  # noqa: FBT001 - all positional: keywords cost as much as the rest
-    ) -> Message:
-        """Send what answers a message; as `post`, on the path that handlers take."""
-        if format_name is None:
-            format_name = format_of(type(payload)) if isinstance(payload, BaseModel) else _PLAIN
-        source = cause.envelope
-        message_id = next_id(id_priority(source.id) if priority is None else Priority(priority))
-        envelope = make_envelope(
-            message_id,
-            self._client.tag,
-            topics,
-            payload,
-            format_name,
-            source.id,
-            source.thread,
-            recipients,
-            ttl,
-            False,
-            source.traceparent,
-        )
-        message = Message.from_envelope(envelope, None)
+        message = self.compose(payload, topics, format, cause, priority, recipients, ttl, is_error)
         self._client.publish(message, now=now)
         return message
 
@@ -89,38 +70,38 @@ class Outbox:
         self,
         payload: Payload,
         topics: str | Sequence[str],
-        *,
         format: str | None = None,  # noqa: A002 - the field's name
         cause: Message | None = None,
         priority: Priority | None = None,
         recipients: Sequence[AgentTag] = (),
         ttl: float | None = None,
-        is_error: bool = False,
+        is_error: bool = False,  # noqa: FBT001, FBT002
     ) -> Message:
-        """Make the message that carries a payload.
+        """Make the message that carries a payload; arguments as of `post`.
 
-        What answers another message (`cause`) takes over its thread, trace context and, unless
-        told otherwise, its priority.
+        What answers another message takes over its thread and trace context, too.
         """
         if format is None:
             is_model = isinstance(payload, BaseModel)
             format = format_of(type(payload)) if is_model else _PLAIN  # noqa: A001
-        if priority is None:
-            urgency: int = _NORMAL if cause is None else id_priority(cause.id)
-        else:
-            urgency = Priority(priority)
-        source = None if cause is None else cause.envelope
+        urgency = _NORMAL
+        question = thread = trace = None
+        if cause is not None:
+            source = cause.envelope
+            urgency = id_priority(source.id)
+            question, thread, trace = source.id, source.thread, source.traceparent
+        message_id = next_id(urgency if priority is None else Priority(priority))
         envelope = make_envelope(
-            next_id(urgency),
+            message_id,
             self._client.tag,
             topics,
             payload,
             format,
-            in_response_to=None if source is None else source.id,
-            thread=None if source is None else source.thread,
-            recipients=recipients,
-            ttl=ttl,
-            is_error=is_error,
-            traceparent=None if source is None else source.traceparent,
+            question,
+            thread,
+            recipients,
+            ttl,
+            is_error,
+            trace,
         )
         return Message.from_envelope(envelope, None)

@@ -137,8 +137,9 @@ class AgentHost:
 
     def _handle(self, message: Message) -> None:
         assert self._dispatcher is not None
-        self._pulse.begin(message.id)
-        self._pulse.end(self._dispatcher.handle(message))
+        pulse = self._pulse
+        pulse.begin(message.envelope.id)
+        pulse.end(self._dispatcher.handle(message))
 
     def stop(self) -> None:
         """Let the message in hand finish, then run `on_stop` and close the dependencies.

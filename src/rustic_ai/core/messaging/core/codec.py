@@ -10,7 +10,8 @@ from rustic_ai.core.messaging.core.message import Envelope, Message
 
 encode_envelope = msgspec.msgpack.Encoder().encode
 """Returns an envelope as MessagePack; the payload inside is not touched."""
-_decode = msgspec.msgpack.Decoder(Envelope).decode
+decode_envelope = msgspec.msgpack.Decoder(Envelope).decode
+"""Reads an envelope; raises `msgspec.DecodeError` where it is none."""
 
 
 def encode_message(message: Message) -> bytes:
@@ -30,7 +31,7 @@ def decode_message(
         ProtocolError: `data` is not an envelope.
     """
     try:
-        envelope = _decode(data)
+        envelope = decode_envelope(data)
     except msgspec.DecodeError as e:
         raise ProtocolError(summary=f"a message on topic {topic!r} cannot be read: {e}") from e
     return Message.from_envelope(envelope, topic, attempt, dead_letter)

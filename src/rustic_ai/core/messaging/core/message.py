@@ -13,6 +13,7 @@ from rustic_ai.core.messaging.core.payload import Encoding, decode_payload, enco
 from rustic_ai.core.messaging.core.priority import Priority
 
 JsonDict = dict[str, Any]
+_new = object.__new__
 
 
 class MessageConstants:
@@ -59,8 +60,9 @@ def make_envelope(
     traceparent: str | None = None,
 ) -> Envelope:
     """Put an envelope together; arguments and errors as of `Message`."""
-    names = (topics,) if type(topics) is str else _names_of(topics)
-    if not names or not all(names):
+    if type(topics) is str and topics:  # by far the most frequent
+        names: tuple[str, ...] = (topics,)
+    elif not (names := _names_of(topics)) or not all(names):
         raise ValueError("a message needs at least one topic, and none may be empty")
     if ttl is not None and not ttl > 0:
         raise ValueError(f"ttl is in seconds and must be positive, not {ttl}")
@@ -110,7 +112,7 @@ class Message:
         TypeError: the payload holds a value that a message cannot carry; the text names its path.
     """
 
-    __slots__ = ("_envelope", "_payload", "attempt", "dead_letter", "topic_published_to")
+    __slots__ = ("_payload", "attempt", "dead_letter", "envelope", "topic_published_to")
 
     def __init__(
         self,
@@ -133,7 +135,7 @@ class Message:
                 f"the id says priority {id_obj.priority.name}, not {Priority(priority).name}: "
                 "the priority is part of the id, so make the id with get_id(priority)"
             )
-        self._envelope = make_envelope(
+        self.envelope = make_envelope(
             id_obj.value,
             sender,
             topics,
@@ -160,28 +162,23 @@ class Message:
         dead_letter: DeadLetterNote | None = None,
     ) -> Message:
         """Wrap an envelope that arrived on `topic`, for the `attempt`-th time."""
-        message = cls.__new__(cls)
-        message._envelope = envelope  # noqa: SLF001 - an alternative constructor
-        message._payload = None  # noqa: SLF001
+        message = _new(cls)
+        message.envelope = envelope
+        message._payload = None  # noqa: SLF001 - an alternative constructor
         message.topic_published_to = topic
         message.attempt = attempt
         message.dead_letter = dead_letter
         return message
 
     @property
-    def envelope(self) -> Envelope:
-        """The part that travels."""
-        return self._envelope
-
-    @property
     def id(self) -> int:
         """The sortable 64-bit id."""
-        return self._envelope.id
+        return self.envelope.id
 
     @property
     def id_obj(self) -> GemstoneID:
         """The id as an object that can be taken apart."""
-        return GemstoneID(self._envelope.id)
+        return GemstoneID(self.envelope.id)
 
     @property
     def priority(self) -> Priority:
@@ -191,86 +188,86 @@ class Message:
     @property
     def timestamp(self) -> int:
         """When it was made, in milliseconds since 1970-01-01 UTC."""
-        return id_time_ms(self._envelope.id)
+        return id_time_ms(self.envelope.id)
 
     @property
     def sender(self) -> AgentTag:
         """Who sent it."""
-        return self._envelope.sender
+        return self.envelope.sender
 
     @property
     def topics(self) -> tuple[str, ...]:
         """The topics it was sent to."""
-        return self._envelope.topics
+        return self.envelope.topics
 
     @property
     def format(self) -> str:
         """What the payload is."""
-        return self._envelope.format
+        return self.envelope.format
 
     @property
     def payload(self) -> JsonDict:
         """The payload as a dict; decoded once, then kept. Treat it as read-only."""
         if self._payload is None:
-            self._payload = decode_payload(self._envelope.encoding, self._envelope.payload)
+            self._payload = decode_payload(self.envelope.encoding, self.envelope.payload)
         found: JsonDict = self._payload
         return found
 
     @property
     def in_response_to(self) -> int | None:
         """Id of the message that this one answers."""
-        return self._envelope.in_response_to
+        return self.envelope.in_response_to
 
     @property
     def thread(self) -> tuple[int, ...]:
         """Ids of the threads it belongs to, the innermost last."""
-        return self._envelope.thread
+        return self.envelope.thread
 
     @property
     def root_thread_id(self) -> int:
         """Id of the outermost thread: of the message that began the conversation."""
-        return self._envelope.thread[0] if self._envelope.thread else self._envelope.id
+        return self.envelope.thread[0] if self.envelope.thread else self.envelope.id
 
     @property
     def current_thread_id(self) -> int:
         """Id of the innermost thread."""
-        return self._envelope.thread[-1] if self._envelope.thread else self._envelope.id
+        return self.envelope.thread[-1] if self.envelope.thread else self.envelope.id
 
     @property
     def recipient_list(self) -> tuple[AgentTag, ...]:
         """Agents that are tagged."""
-        return self._envelope.recipients
+        return self.envelope.recipients
 
     @property
     def ttl(self) -> float | None:
         """Seconds from its making after which nobody wants it any more."""
-        return self._envelope.ttl
+        return self.envelope.ttl
 
     @property
     def is_error_message(self) -> bool:
         """Whether the payload describes a failure."""
-        return self._envelope.is_error
+        return self.envelope.is_error
 
     @property
     def traceparent(self) -> str | None:
         """W3C trace context."""
-        return self._envelope.traceparent
+        return self.envelope.traceparent
 
     def is_expired(self, now_ms: float) -> bool:
         """Say whether its time to live is over; `now_ms` since 1970-01-01 UTC."""
-        ttl = self._envelope.ttl
-        return ttl is not None and now_ms > id_time_ms(self._envelope.id) + ttl * 1000
+        ttl = self.envelope.ttl
+        return ttl is not None and now_ms > id_time_ms(self.envelope.id) + ttl * 1000
 
     def is_tagged(self, agent_id: str, agent_name: str) -> bool:
         """Say whether an agent is among the recipients, by id or by name."""
         return any(
             tag.id == agent_id or (tag.id is None and tag.name == agent_name)
-            for tag in self._envelope.recipients
+            for tag in self.envelope.recipients
         )
 
     def to_dict(self) -> Mapping[str, Any]:
         """Return everything as plain data, for logs and JSON."""
-        envelope = self._envelope
+        envelope = self.envelope
         return {
             "id": envelope.id,
             "timestamp": self.timestamp,
@@ -291,11 +288,11 @@ class Message:
         }
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Message) and other._envelope == self._envelope
+        return isinstance(other, Message) and other.envelope == self.envelope
 
     def __hash__(self) -> int:
-        return hash(self._envelope.id)
+        return hash(self.envelope.id)
 
     def __repr__(self) -> str:
-        e = self._envelope
+        e = self.envelope
         return f"<Message {e.id} {e.format!r} from {e.sender.name!r} to {', '.join(e.topics)}>"

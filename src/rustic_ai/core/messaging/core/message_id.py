@@ -98,38 +98,46 @@ def id_time_ms(value: int) -> int:
 
 
 class _Ticker:
-    """Hands out (millisecond, sequence) pairs of one process, never one twice, never backwards."""
+    """Hands out the lower 61 bits of the ids of one process, never one twice, never backwards."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._number: MachineNumber | None = None
-        self._tick = self._reserved = 0
-        self._bits = self._machine_part = 0
+        self._last = self._reserved = 0
+        self._sequence_mask = self._machine_part = 0
 
     def next(self) -> int:
         """Return the lower 61 bits of the next id."""
         with self._lock:
-            now_ms = time.time_ns() // 1_000_000 - EPOCH_MS
-            if self._number is None:
-                self._lease(now_ms)
-            bits, tick = self._bits, self._tick + 1
-            tick = max(tick, now_ms << bits)
-            self._tick = tick
-            ms = tick >> bits
-            if ms >= self._reserved:
-                assert self._number is not None
-                self._reserved = self._number.reserve(ms)
-            return ms << _LOW_BITS | self._machine_part | tick & ((1 << bits) - 1)
+            following = self._last + 1
+            first = (time.time_ns() // 1_000_000 - EPOCH_MS) << _LOW_BITS | self._machine_part
+            if following < first:  # a new millisecond
+                following = first
+            elif not following & self._sequence_mask:  # none left: borrow from the next one
+                following = (self._last >> _LOW_BITS) + 1 << _LOW_BITS | self._machine_part
+            if following >= self._reserved:
+                following = self._reserve(following)
+            self._last = following
+            return following
 
-    def _lease(self, now_ms: int) -> None:
-        lease = self._number = MachineNumber.lease(now_ms)
-        if lease.number < SHORT_NUMBERS:
-            self._bits = _SHORT_SEQUENCE_BITS
-            self._machine_part = lease.number << _SHORT_SEQUENCE_BITS
+    def _reserve(self, following: int) -> int:
+        """Make sure that an id may be used, also after a restart; returns the one to use."""
+        ms = following >> _LOW_BITS
+        if self._number is None:
+            lease = self._number = MachineNumber.lease(ms)
+            if lease.number < SHORT_NUMBERS:
+                self._sequence_mask = (1 << _SHORT_SEQUENCE_BITS) - 1
+                self._machine_part = lease.number << _SHORT_SEQUENCE_BITS
+            else:
+                self._sequence_mask = (1 << _LONG_SEQUENCE_BITS) - 1
+                number = lease.number - SHORT_NUMBERS
+                self._machine_part = _LONG_FLAG | number << _LONG_SEQUENCE_BITS
+            following = ms << _LOW_BITS | self._machine_part
+            until = lease.reserved_until
         else:
-            self._bits = _LONG_SEQUENCE_BITS
-            self._machine_part = _LONG_FLAG | (lease.number - SHORT_NUMBERS) << _LONG_SEQUENCE_BITS
-        self._reserved = lease.reserved_until
+            until = self._number.reserve(ms)
+        self._reserved = until << _LOW_BITS
+        return following
 
 
 _ticker = _Ticker()

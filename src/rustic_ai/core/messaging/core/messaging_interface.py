@@ -31,6 +31,7 @@ class MessagingInterface:
         self.config = config
         self.backend: MessagingBackend = config.create_backend()
         self._prefix = f"{namespace}:"
+        self._full_names: dict[str, str] = {}
 
     def publish(self, message: Message) -> None:
         """Store the message in each of its topics; returns when the store has it."""
@@ -39,8 +40,12 @@ class MessagingInterface:
 
     def send(self, message: Message, *, now: bool = False) -> None:
         """Hand the message over for each of its topics; see `MessagingBackend.send_message`."""
-        for topic in message.topics:
-            self.backend.send_message(self.namespace, self._prefix + topic, message, now=now)
+        full_names = self._full_names
+        for topic in message.envelope.topics:
+            name = full_names.get(topic)
+            if name is None:  # one that is made anew would be hashed anew, each time
+                name = full_names[topic] = self._prefix + topic
+            self.backend.send_message(self.namespace, name, message, now=now)
 
     def bury(self, message: Message, subscriber: str, reason: str, attempts: int) -> None:
         """Hand a message to the dead letters: `subscriber` could not handle it."""

@@ -6,11 +6,13 @@ bytes straight into a validated model.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import IntEnum
 from typing import Any
 
 import msgspec
 from pydantic import BaseModel
+from pydantic_core import SchemaValidator
 
 _encode_msgpack = msgspec.msgpack.Encoder().encode
 _decode_msgpack = msgspec.msgpack.Decoder().decode
@@ -62,6 +64,12 @@ def decode_model(model: type[BaseModel], encoding: Encoding, body: bytes) -> Bas
     if encoding is _JSON:
         return model.__pydantic_validator__.validate_json(body)  # type: ignore[no-any-return]
     return model.model_validate(_decode_msgpack(body))
+
+
+def json_parser_of(model: type[BaseModel]) -> Callable[[bytes], BaseModel] | None:
+    """Return what turns JSON into a model; None where the model is not complete yet."""
+    validator = model.__pydantic_validator__
+    return validator.validate_json if isinstance(validator, SchemaValidator) else None
 
 
 def _find_unencodable(value: Any, path: str, depth: int = 0) -> str:

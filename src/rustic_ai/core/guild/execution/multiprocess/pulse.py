@@ -36,7 +36,6 @@ class TablePulse:
         """Say that it has been, by handlers of which so many failed."""
         cells = self._cells
         cells[BUSY_SINCE] = 0
-        cells[MESSAGE] = 0
         self._handled += 1
         cells[HANDLED] = self._handled
         if errors:
@@ -48,13 +47,18 @@ class TablePulse:
         return self._handled
 
 
+def message_in_hand(cells: memoryview) -> int | None:
+    """Return the id of the message that an agent works on, or worked on when it ended."""
+    return cells[MESSAGE] or None if cells[BUSY_SINCE] else None
+
+
 def seen_in(cells: memoryview) -> dict[str, Any]:
     """Return what the cells of an agent say, as fields of `ProcessInfo`."""
     now, beat, busy = time.monotonic_ns(), cells[BEAT], cells[BUSY_SINCE]
     return {
         "heartbeat_age": max(0, now - beat) / 1e9 if beat else None,
         "busy_for": max(0, now - busy) / 1e9 if busy else None,
-        "message_id": (cells[MESSAGE] or None) if busy else None,
+        "message_id": message_in_hand(cells),
         "handled": cells[HANDLED],
         "errors": cells[ERRORS],
     }

@@ -17,9 +17,9 @@ from rustic_ai.core.guild.execution.multiprocess.life import (
     Identity,
     start_error,
 )
-from rustic_ai.core.guild.execution.multiprocess.pulse import seen_in
+from rustic_ai.core.guild.execution.multiprocess.pulse import message_in_hand, seen_in
 from rustic_ai.core.guild.execution.multiprocess.restarts import RestartHistory
-from rustic_ai.core.guild.execution.multiprocess.table import MESSAGE, Place, Record
+from rustic_ai.core.guild.execution.multiprocess.table import Place, Record
 from rustic_ai.core.guild.execution.stats import AgentState, ExitReport, ProcessInfo
 from rustic_ai.core.guild.supervision import ResourceLimits, Restart, RestartPolicy
 from rustic_ai.core.messaging.core.messaging_config import MessagingConfig
@@ -281,7 +281,7 @@ class MultiProcessAgentWrapper:
         self._supervisor.start_is_over(self)
         report = replace(
             report,
-            message_id=self.place.cells[MESSAGE] or None,
+            message_id=message_in_hand(self.place.cells),
             was_ready=self._ready.done(),
         )
         if self._stop_requested:

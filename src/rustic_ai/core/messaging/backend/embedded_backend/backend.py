@@ -33,6 +33,7 @@ from rustic_ai.core.messaging.backend.embedded_backend.protocol import (
     FROM_START,
     Frame,
     Query,
+    in_ms,
     messages_in,
     pack_names,
     pack_publish,
@@ -159,7 +160,7 @@ class EmbeddedMessagingBackend(MessagingBackend):
         """Send the message, until the server has it."""
         client = self._client
         assert client is not None
-        client.publish(self._frame(namespace, topic, message), now=now)
+        client.publish(self._frame(namespace, topic, message), now)
 
     def _frame(self, namespace: str, topic: str, message: Message, flags: int = 0) -> bytes:
         number = self._topics.get((namespace, topic))
@@ -169,7 +170,8 @@ class EmbeddedMessagingBackend(MessagingBackend):
         body = encode_envelope(envelope)
         if message.dead_letter is not None:
             body, flags = pack_dead_letter(message.dead_letter, body), flags | DEAD
-        return pack_publish(number, envelope.id, envelope.ttl, body, flags)
+        ttl_ms = in_ms(envelope.ttl) if envelope.ttl is not None else 0
+        return pack_publish(number, envelope.id, body, ttl_ms, flags)
 
     def get_messages_for_topic(self, topic: str) -> list[Message]:
         """Return the whole history."""

@@ -134,15 +134,17 @@ def pack(
 
 
 def pack_publish(
-    topic: int, message_id: int, ttl: float | None, envelope: bytes, flags: int = 0
+    topic: int, message_id: int, envelope: bytes, ttl_ms: int = 0, flags: int = 0
 ) -> bytes:
-    """Return the frame of a message; a time to live beyond 49 days counts as none."""
-    ms = 0
-    if ttl is not None:
-        ms = max(1, round(ttl * 1000))
-        ms = ms if ms <= _MAX_N else 0
+    """Return the frame of a message; `ttl_ms` as of `in_ms`."""
     size = HEADER_SIZE + len(envelope)
-    return _pack(size, PUBLISH, flags, 0, topic, ms, message_id) + envelope
+    return _pack(size, PUBLISH, flags, 0, topic, ttl_ms, message_id) + envelope
+
+
+def in_ms(ttl: float) -> int:
+    """Return a time to live in seconds as milliseconds; beyond 49 days it is 0, none."""
+    ms = max(1, round(ttl * 1000))
+    return ms if ms <= _MAX_N else 0
 
 
 def pack_names(*names: str) -> bytes:

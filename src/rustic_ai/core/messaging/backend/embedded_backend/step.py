@@ -85,12 +85,12 @@ class Step:
         whole, attempt = memoryview(run), parcel.attempt
         careful = attempt > 1  # the culprit of a crash must be told from its neighbours
         ours = parcel.epoch == subscription.epoch  # else the positions are another server's
-        handled = 0
+        handled, stopped, ranked = 0, stop.is_set, subscription.rank
         while offset < end:
             receiver = subscription.receiver
-            if receiver is None or stop.is_set():
+            if receiver is None or stopped():
                 return
-            if subscription.rank and overtaken(replace(parcel, base=position, first=offset)):
+            if ranked and overtaken(replace(parcel, base=position, first=offset)):
                 return
             length, _, flags, _, _, ttl_ms, _ = _unpack(run, offset)
             start, offset = offset + HEADER_SIZE, offset + length
@@ -108,18 +108,18 @@ class Step:
                 raise
             finally:
                 self.running = False
+            frames = self._frames
             if ours:
                 subscription.handled = position
-                if not self._frames:
+                if not frames:
                     subscription.settled = position
             handled += 1
-            if careful or self._is_due(handled):
+            if careful or (self._is_due() if frames else handled >= _FLUSH_MESSAGES):
                 self.flush(acknowledgements())
                 handled = 0
 
-    def _is_due(self, handled: int) -> bool:
-        if not self._frames:
-            return handled >= _FLUSH_MESSAGES
+    def _is_due(self) -> bool:
+        """Say whether what has gathered should not wait for more."""
         now = time.monotonic()
         if not self._since:
             self._since = now

@@ -27,6 +27,7 @@ from rustic_ai.core.errors import (
 from rustic_ai.core.forking import guard_forks
 from rustic_ai.core.messaging.backend.embedded_backend.dial import Link
 from rustic_ai.core.messaging.backend.embedded_backend.protocol import Frame, Op, pack
+from rustic_ai.core.messaging.backend.embedded_backend.window import SendWindow
 from rustic_ai.core.messaging.core.stop_signal import StopSignal
 
 logger = logging.getLogger(__name__)
@@ -95,14 +96,32 @@ class Wire:
         if self._lost is not None:
             raise BackendUnavailableError(address=self._address(), reason=self._lost)
 
+    def send_unit(self, frame: bytes, window: SendWindow) -> int:
+        """Send a unit and keep it in the window; returns its number.
+
+        Raises:
+            BackendClosedError: it was closed.
+            BackendUnavailableError: the server is gone.
+        """
+        with self.sending:
+            if self.closed or self._lost is not None:
+                self.check()
+            unit = window.add(frame)
+            if self._broken is None:
+                try:
+                    sent = self.link.socket.send(frame)
+                    if sent < len(frame):
+                        self.link.socket.sendall(memoryview(frame)[sent:])
+                except OSError as e:
+                    self.break_off(str(e))
+        return unit
+
     def transmit(self, frame: bytes) -> None:
         """Send, under `sending`. Where the connection is lost, whoever reads sees to it."""
         if self._broken is None:
             sock = self.link.socket
             try:
-                sent = sock.send(frame)
-                if sent < len(frame):
-                    sock.sendall(memoryview(frame)[sent:])
+                sock.sendall(frame)
             except OSError as e:
                 self.break_off(str(e))
 
