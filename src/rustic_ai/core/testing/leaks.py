@@ -8,7 +8,7 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -49,7 +49,7 @@ class LeakCheck:
 
     def look(self) -> Traces:
         """Return what there is now."""
-        files = {str(f) for place in self.directories for f in place.rglob("*")}
+        files = {path for place in self.directories for path in _everything_in(place)}
         if _SHARED_MEMORY.is_dir():  # other programs have theirs there, too
             files |= {str(f) for f in _SHARED_MEMORY.iterdir() if f.name.startswith(_SHARED_NAMES)}
         return Traces(
@@ -109,3 +109,9 @@ class LeakCheck:
         if now.descriptors > before.descriptors:
             left.append(f"{now.descriptors - before.descriptors} file descriptors")
         return left
+
+
+def _everything_in(place: Path) -> Iterator[str]:
+    """Yield the paths below a directory, parts of which may go meanwhile."""
+    for folder, folders, files in os.walk(place):  # unlike `rglob`, it bears that
+        yield from (os.path.join(folder, name) for name in (*folders, *files))  # noqa: PTH118
