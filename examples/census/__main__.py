@@ -23,7 +23,9 @@ from rustic_ai.core.guild.system_messages import GuildFinished, ProgressReport
 from rustic_ai.core.messaging import AgentTag
 
 
-def census_guild(folder: Path, workers: int, engine: str) -> GuildSpec:
+def census_guild(
+    folder: Path, workers: int, engine: str, messaging: str | None = None
+) -> GuildSpec:
     """Describe a coordinator for the folder, and its workers."""
     coordinator = (
         AgentBuilder(CensusCoordinator)
@@ -32,6 +34,8 @@ def census_guild(folder: Path, workers: int, engine: str) -> GuildSpec:
         .add_additional_topic(GuildTopics.ERROR_TOPIC)
     )
     guild = GuildBuilder(guild_name="census").set_execution_engine(engine)
+    if messaging is not None:
+        guild.set_messaging(messaging)
     guild.add_agent_spec(coordinator.build_spec())
     for number in range(1, workers + 1):
         worker = AgentBuilder(CensusWorker).set_name(f"worker-{number}")
@@ -57,7 +61,8 @@ def take(arguments: argparse.Namespace) -> int:
     console, messages = Console(width=None if sys.stdout.isatty() else 110), Console(stderr=True)
     folder: Path = arguments.folder.resolve()
     began = time.perf_counter()
-    finished = run(census_guild(folder, arguments.workers, arguments.engine), messages)
+    spec = census_guild(folder, arguments.workers, arguments.engine, arguments.messaging)
+    finished = run(spec, messages)
     total = time.perf_counter() - began
     if not finished.success:
         print(f"error: {finished.result['error']}", file=sys.stderr)
@@ -86,7 +91,10 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, default=standard_library(), help="what to measure")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="default: CPUs")
     parser.add_argument("--output", type=Path, default=Path("census.json"), help="JSON file")
-    parser.add_argument("--engine", choices=("multiprocess", "sync"), default="multiprocess")
+    parser.add_argument("--engine", choices=("multiprocess", "sync", "ray"), default="multiprocess")
+    parser.add_argument(
+        "--messaging", metavar="URL", help="redis://..., nats://...; see the README"
+    )
     parser.add_argument(
         "--baseline",
         action=argparse.BooleanOptionalAction,

@@ -23,12 +23,16 @@ from rustic_ai.core.guild.execution.engine_names import find_engine
 from rustic_ai.core.guild.guild import Guild
 from rustic_ai.core.guild.spec import GuildSpec
 from rustic_ai.core.guild.system_messages import GuildFinished
+from rustic_ai.core.messaging.core.messaging_config import MessagingConfig
 
 
 def run(
     target: Annotated[str, typer.Argument(metavar="FILE|MODULE:GUILD", show_default=False)],
     engine: Annotated[
-        str | None, typer.Option(help="multiprocess, sync, or the name of an engine class.")
+        str | None, typer.Option(help="multiprocess, sync, ray, or the name of an engine class.")
+    ] = None,
+    messaging: Annotated[
+        str | None, typer.Option(help="Where messages are: redis://..., nats://..., embedded://...")
     ] = None,
     max_processes: Annotated[
         int | None, typer.Option(min=1, help="Limit of the multiprocess engine.")
@@ -49,7 +53,7 @@ def run(
     """
     with failures_reported(traceback=log_level == "debug"):
         _configure_logging(log_level)
-        spec = _runnable(load_target(target), engine, max_processes)
+        spec = _runnable(load_target(target), engine, max_processes, messaging)
         with result_kept_apart() as stdout:
             finished = _run(spec, timeout, quiet=quiet)
             if finished.result or as_json:
@@ -90,20 +94,29 @@ def _work(guild: Guild, spec: GuildSpec, display: Display) -> GuildFinished:
     return guild.wait(on_progress=display.progress)
 
 
-def _runnable(spec: GuildSpec, engine: str | None, max_processes: int | None) -> GuildSpec:
+def _runnable(
+    spec: GuildSpec, engine: str | None, max_processes: int | None, messaging: str | None
+) -> GuildSpec:
     """Return the spec as the options change it.
 
     Raises:
         SpecError: there is no such engine, or nothing to run.
+        MessagingConfigError: there is no such backend.
     """
     if not spec.agents:
         raise SpecError(
             summary=f"guild {spec.name!r} has no agents", hint="it would never be done; add some"
         )
-    changes = {"execution_engine": engine, "max_processes": max_processes}
+    changes = {
+        "execution_engine": engine,
+        "max_processes": max_processes,
+        "messaging": None if messaging is None else MessagingConfig.of(messaging),
+    }
     given = {name: value for name, value in changes.items() if value is not None}
     properties = spec.properties.model_copy(update=given)
     find_engine(properties.execution_engine)
+    if properties.messaging is not None:
+        properties.messaging.backend_type()
     return spec.model_copy(update={"properties": properties})
 
 

@@ -194,7 +194,7 @@ class GuildBuilder:
         self._properties["max_processes"] = limit
         return self
 
-    def set_messaging(self, config: MessagingConfig | Mapping[str, Any]) -> GuildBuilder:
+    def set_messaging(self, config: MessagingConfig | Mapping[str, Any] | str) -> GuildBuilder:
         """Choose how messages travel."""
         self._properties["messaging"] = MessagingConfig.of(config)
         return self

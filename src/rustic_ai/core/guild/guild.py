@@ -51,7 +51,8 @@ class Guild:
         guild_id: names its topics on a shared message server.
         execution_engine: where agents run that are launched without an engine of their own;
             default: a multiprocess engine of the guild's.
-        messaging_config: how messages travel; default: the embedded server.
+        messaging_config: how messages travel, as a configuration or an address such as
+            ``redis://localhost:6379/0``; default: the embedded server.
         name: what people call it; default: its id.
         description: what it is for.
         organization_id: passed to dependency resolvers.
@@ -62,7 +63,7 @@ class Guild:
         self,
         guild_id: str,
         execution_engine: ExecutionEngine | None = None,
-        messaging_config: MessagingConfig | Mapping[str, Any] | None = None,
+        messaging_config: MessagingConfig | Mapping[str, Any] | str | None = None,
         *,
         name: str = "",
         description: str = "",

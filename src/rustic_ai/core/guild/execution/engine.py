@@ -56,7 +56,7 @@ class ExecutionEngine(ABC):
         self,
         guild_spec: GuildSpec,
         agent_spec: AgentSpec,
-        messaging_config: MessagingConfig | dict[str, Any],
+        messaging_config: MessagingConfig | dict[str, Any] | str,
         machine_id: int = 0,
         *,
         messaging: MessagingSource | None = None,
@@ -88,7 +88,7 @@ class ExecutionEngine(ABC):
         self,
         guild_spec: GuildSpec,
         agent_specs: Sequence[AgentSpec],
-        messaging_config: MessagingConfig | dict[str, Any],
+        messaging_config: MessagingConfig | dict[str, Any] | str,
         *,
         messaging: MessagingSource | None = None,
     ) -> dict[str, Exception]:

@@ -8,14 +8,24 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    ValidationError,
+    model_validator,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from rustic_ai.core.errors import MessagingConfigError
 from rustic_ai.core.messaging.core.messaging_backend import MessagingBackend
+from rustic_ai.core.messaging.core.messaging_urls import config_of_url
 
 
 class MessagingConfig(BaseModel):
-    """Names a backend class and its keyword arguments."""
+    """Names a backend class and its keyword arguments; an address is one, too: `config_of_url`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -25,19 +35,34 @@ class MessagingConfig(BaseModel):
         default_factory=dict, description="Keyword arguments of the backend class."
     )
 
+    @model_validator(mode="before")
     @classmethod
-    def of(cls, config: MessagingConfig | Mapping[str, Any]) -> MessagingConfig:
-        """Take a configuration, or a mapping of its fields.
+    def _from_url(cls, value: Any) -> Any:
+        return config_of_url(value) if isinstance(value, str) else value
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        fields = handler.resolve_ref_schema(handler(core_schema))
+        url = {"type": "string", "format": "uri", "examples": ["redis://localhost:6379/0"]}
+        return {"anyOf": [url, fields], "title": fields.get("title", cls.__name__)}
+
+    @classmethod
+    def of(cls, config: MessagingConfig | Mapping[str, Any] | str) -> MessagingConfig:
+        """Take a configuration, a mapping of its fields, or an address.
 
         Raises:
             MessagingConfigError: the mapping is not a configuration.
         """
         if isinstance(config, cls):
             return config
+        if isinstance(config, str):
+            config = config_of_url(config)
         if not isinstance(config, Mapping):
             raise MessagingConfigError(
-                summary=f"messaging_config is a MessagingConfig or a dict of its fields, "
-                f"not a {type(config).__name__}"
+                summary=f"messaging_config is a MessagingConfig, a dict of its fields, or an "
+                f"address like 'redis://localhost:6379/0', not a {type(config).__name__}"
             )
         try:
             return cls.model_validate(dict(config))

@@ -150,7 +150,7 @@ class MultiProcessExecutionEngine(ExecutionEngine):
         self,
         guild_spec: GuildSpec,
         agent_spec: AgentSpec,
-        messaging_config: MessagingConfig | dict[str, Any],
+        messaging_config: MessagingConfig | dict[str, Any] | str,
         machine_id: int = 0,  # noqa: ARG002 - of the contract
         *,
         messaging: MessagingSource | None = None,
@@ -167,7 +167,7 @@ class MultiProcessExecutionEngine(ExecutionEngine):
         self,
         guild_spec: GuildSpec,
         agent_specs: Sequence[AgentSpec],
-        messaging_config: MessagingConfig | dict[str, Any],
+        messaging_config: MessagingConfig | dict[str, Any] | str,
         *,
         messaging: MessagingSource | None = None,
     ) -> dict[str, Exception]:

@@ -40,7 +40,7 @@ class SyncExecutionEngine(ExecutionEngine):
         self,
         guild_spec: GuildSpec,
         agent_spec: AgentSpec,
-        messaging_config: MessagingConfig | dict[str, Any],
+        messaging_config: MessagingConfig | dict[str, Any] | str,
         machine_id: int = 0,  # noqa: ARG002 - of the contract
         *,
         messaging: MessagingSource | None = None,
