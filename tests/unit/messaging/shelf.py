@@ -13,6 +13,7 @@ from rustic_ai.core.messaging.backend.remote import (
     Place,
     RemoteMessagingBackend,
 )
+from rustic_ai.core.messaging.core.capabilities import Capabilities
 
 
 @dataclass(slots=True)
@@ -39,6 +40,8 @@ class Shelf:
 
 class ShelfBackend(RemoteMessagingBackend):
     """One connection to a shelf; a thread per place fetches."""
+
+    capabilities = Capabilities(steps=True)
 
     def __init__(self, shelf: Shelf) -> None:
         super().__init__("shelf")

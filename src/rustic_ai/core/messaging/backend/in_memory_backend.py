@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from rustic_ai.core.errors import BackendClosedError
+from rustic_ai.core.messaging.core.capabilities import Capabilities
 from rustic_ai.core.messaging.core.message import Message
 from rustic_ai.core.messaging.core.message_id import id_time_ms
 from rustic_ai.core.messaging.core.messaging_backend import MessageHandler, MessagingBackend
@@ -37,6 +38,8 @@ class InMemoryMessagingBackend(MessagingBackend):
     agents that answer each other do not nest. If another thread is delivering at that moment, it
     delivers this message too.
     """
+
+    capabilities = Capabilities()
 
     def __init__(self) -> None:
         self._topics: dict[str, _Topic] = {}

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
+from rustic_ai.core.messaging.core.capabilities import Capabilities
 from rustic_ai.core.messaging.core.message import Message
 from rustic_ai.core.messaging.core.stop_signal import StopSignal
 
@@ -25,7 +26,7 @@ class MessagingBackend(ABC):
     Threads: every method may be called from any thread, and from inside a handler. Handlers of one
     object never run at the same time as each other.
 
-    Steps: where the backend can (`has_steps`), what a handler stores on its own thread, and the
+    Steps: where the backend can (`capabilities`), what a handler stores on its own thread, and the
     word that its message was handled, take effect together when it returns, or not at all.
 
     Time to live: an expired message is neither delivered nor listed.
@@ -33,6 +34,9 @@ class MessagingBackend(ABC):
     After `cleanup` every method but `cleanup` raises `BackendClosedError`. When the store is gone
     they raise `BackendUnavailableError`; none blocks for ever.
     """
+
+    capabilities: ClassVar[Capabilities]
+    """What it can beyond this contract."""
 
     @abstractmethod
     def store_message(self, namespace: str, topic: str, message: Message) -> None:
@@ -140,11 +144,6 @@ class MessagingBackend(ABC):
     def get_statistics(self) -> dict[str, Any]:
         """Return what the store tells of itself, its topics and their subscribers."""
         return {}
-
-    @property
-    def has_steps(self) -> bool:
-        """Say whether a handler's outputs and the word that its message was handled are one."""
-        return False
 
     @abstractmethod
     def load_subscribers(self, namespace: str) -> dict[str, list[str]]:

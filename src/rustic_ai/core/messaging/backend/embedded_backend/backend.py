@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from rustic_ai.core.errors import BackendUnavailableError, MessagingConfigError, ProtocolError
 from rustic_ai.core.messaging.backend.embedded_backend.client import ServerClient
 from rustic_ai.core.messaging.backend.embedded_backend.config import (
+    CAPABILITIES,
     EMBEDDED_SERVER_PORT,
     Overflow,
     Sync,
@@ -78,6 +79,8 @@ class EmbeddedMessagingBackend(MessagingBackend):
         AccessError: the server does not let us in.
         MessagingConfigError: a setting is wrong.
     """
+
+    capabilities = CAPABILITIES
 
     def __init__(
         self,
@@ -323,11 +326,6 @@ class EmbeddedMessagingBackend(MessagingBackend):
 
     def supports_subscription(self) -> bool:
         """Messages are pushed."""
-        return True
-
-    @property
-    def has_steps(self) -> bool:
-        """A STEP frame is applied whole or not at all."""
         return True
 
     def settings_for_agents(self) -> dict[str, Any]:

@@ -5,6 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
+from rustic_ai.core.messaging.core.capabilities import Capabilities
+
+CAPABILITIES = Capabilities(
+    processes=True,
+    machines=True,
+    redelivery=True,
+    steps=True,
+    fencing=True,
+    back_pressure=True,
+    restarts=True,
+    lanes=True,
+)
+
 EMBEDDED_SERVER_PORT = 31134
 
 Sync = Literal["none", "interval", "group"]
