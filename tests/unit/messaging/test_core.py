@@ -256,16 +256,18 @@ def test_who_waits_is_told_at_once_others_a_little_later() -> None:
 
 
 def test_the_word_travels_with_other_output() -> None:
-    """Whoever is written to anyway is told of its units in the same piece."""
+    """Whoever is written to anyway is told of its units in the same piece, if they are some."""
     core = Core()
     peer = Peer(core)
-    topic = peer.topic()
+    topic, question = peer.topic(), pack(Op.TOPIC, pack_names("n", "n:t"), n=1)
     core.take_dirty()
-    core.received(peer.session, message(topic, 1) + pack(Op.TOPIC, pack_names("n", "n:t"), n=1))
-    assert core.has_output
-    assert core.take_dirty() == [peer.session]
-    assert not core.has_output
-    assert words(peer.take()) == [1]
+    for count, told in ((7, []), (1, [8])):
+        messages = b"".join(message(topic, n) for n in range(count))
+        core.received(peer.session, messages + question)
+        assert core.has_output
+        assert core.take_dirty() == [peer.session]
+        assert not core.has_output
+        assert words(peer.take()) == told
 
 
 def test_an_idle_core_needs_no_clock() -> None:

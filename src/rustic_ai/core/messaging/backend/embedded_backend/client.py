@@ -31,6 +31,7 @@ from rustic_ai.core.messaging.backend.embedded_backend.protocol import (
     Op,
     Query,
     pack,
+    pack_ack,
     pack_names,
 )
 from rustic_ai.core.messaging.backend.embedded_backend.revival import restore
@@ -212,7 +213,7 @@ class ServerClient:
         with self.wire.sending:
             self.check()
             if subscription.settled > subscription.acked:
-                self.wire.transmit(pack(Op.ACK, aux=number, id=subscription.settled))
+                self.wire.transmit(pack_ack(number, subscription.settled))
             self.wire.transmit(subscription.ending())
         self.wire.wait(lambda: self.inbox.get(number) is None)
 
@@ -294,7 +295,7 @@ class ServerClient:
         parts = []
         for subscription in due:
             subscription.acked = subscription.handled
-            parts.append(pack(Op.ACK, aux=subscription.number, id=subscription.acked))
+            parts.append(pack_ack(subscription.number, subscription.acked))
         return b"".join(parts)
 
     # Asking

@@ -24,6 +24,7 @@ from rustic_ai.core.messaging.backend.embedded_backend.protocol import (
     MAX_GREETING,
     MAX_STEP,
     PUBLISH,
+    STEP,
     Frame,
     Op,
     pack,
@@ -102,7 +103,6 @@ class Core:
         self._greeter = Greeter(token, self._delivery.send)
         self._commands: dict[int, Callable[[Session, Frame], None]] = {
             Op.ACK: self._acknowledge,
-            Op.STEP: self._take_step,
             Op.TOPIC: self._tell_topic,
             Op.QUERY: self._answers.answer,
             Op.GOODBYE: self._say_goodbye,
@@ -209,9 +209,12 @@ class Core:
                 if session.parked:
                     self._parked[session] = None
                 continue
-            raw = data[offset : offset + length]
+            if op == STEP and session.greeted:
+                self._take_step(session, data, offset, offset + length, flags)
+            else:
+                raw = data[offset : offset + length]
+                self._control(session, Frame(op, flags, aux, topic, n, id_, raw))
             offset += length
-            self._control(session, Frame(op, flags, aux, topic, n, id_, raw))
             if session.ended:
                 return end
         return offset
@@ -289,8 +292,8 @@ class Core:
             self._intake.take_ack(session, cursor, frame.id)
             self._room_may_have_come(cursor.topic)
 
-    def _take_step(self, session: Session, frame: Frame) -> None:
-        self._intake.take_step(session, frame.body, frame.flags)
+    def _take_step(self, session: Session, data: bytes, start: int, end: int, flags: int) -> None:
+        self._intake.take_step(session, data, start + HEADER_SIZE, end, flags)
         if session.parked:
             self._parked[session] = None
         for cursor in session.cursors.values():
@@ -327,10 +330,10 @@ class Core:
 
     def take_dirty(self) -> list[Session]:
         """Return the sessions that got output since the last call."""
-        for session in list(self._dirty):
-            if session in self._intake.untold:  # it is written to anyway
-                self._intake.tell(session)
         dirty = list(self._dirty)
+        if self._intake.untold:
+            for session in dirty:
+                self._intake.tell_along(session)
         self._dirty.clear()
         return dirty
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from rustic_ai.core.messaging.backend.embedded_backend.protocol import (
     DURABLE,
@@ -66,8 +67,7 @@ class Subscription:
         return pack(Op.UNSUBSCRIBE, flags=FORGET if self.forget else 0, aux=self.number)
 
 
-@dataclass(frozen=True, slots=True)
-class Parcel:
+class Parcel(NamedTuple):
     """A run of messages for one subscription; `base` is the position of the first."""
 
     subscription: Subscription

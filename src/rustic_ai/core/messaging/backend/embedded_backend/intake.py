@@ -21,6 +21,9 @@ from rustic_ai.core.messaging.backend.embedded_backend.session import Batch, Pro
 from rustic_ai.core.messaging.backend.embedded_backend.store import Cursor, Store, Topic
 
 _TELL_UNITS = 128
+"""Units after which their client is told at once that they are stored."""
+_TELL_ALONG = 8
+"""Units after which it is told when something is sent to it anyway."""
 _MAX_PARKED = 1 << 16
 """More batches than a client's window has units, acknowledgements between them included."""
 _OVERDRAFT = 2
@@ -81,59 +84,62 @@ class Intake:
             self._count(session, len(ids), urgent=bool(flags & ACK_NOW))
         return offset
 
-    def take_step(self, session: Session, body: bytes, flags: int) -> None:
-        """Apply a STEP.
+    def take_step(self, session: Session, data: bytes, offset: int, end: int, flags: int) -> None:
+        """Apply a STEP, whose frames stand from `offset` to `end`.
 
         Raises:
             ProtocolError: something in it is wrong; nothing of it was applied.
         """
         acks: list[tuple[Cursor, int]] = []
         runs: list[tuple[Topic, bytes, Sequence[int]]] = []
-        offset, end = 0, len(body)
         while offset < end:
             if end - offset < HEADER_SIZE:
                 raise ProtocolError(summary="a step that is cut off")
-            length, op, _, aux, number, _, id_ = _unpack(body, offset)
+            length, op, _, aux, _, _, id_ = _unpack(data, offset)
             if not HEADER_SIZE <= length <= end - offset:
                 raise ProtocolError(summary=f"a frame of {length:,} bytes in a step")
-            if op == ACK:
+            if op == PUBLISH:
+                offset = self._collect(data, offset, end, runs)
+            elif op == ACK:
                 cursor = session.cursors.get(aux) or session.lost.get(aux)
                 if cursor is not None:
+                    if id_ > cursor.sent and cursor.session is session:
+                        raise ProtocolError(
+                            summary=f"position {id_} acknowledged before it was delivered"
+                        )
                     acks.append((cursor, id_))
                 offset += length
-            elif op == PUBLISH:
-                offset = self._collect(body, offset, number, runs)
             else:
                 raise ProtocolError(summary=f"a frame of kind {op} in a step")
-        for cursor, position in acks:
-            if position > cursor.sent and cursor.session is session:
-                raise ProtocolError(
-                    summary=f"position {position} acknowledged before it was delivered"
-                )
-        self.take(session, Batch(1, acks, runs, bool(flags & ACK_NOW)))
+        urgent = bool(flags & ACK_NOW)
+        if session.parked or session.lost or self._are_full(runs):
+            self.take(session, Batch(1, acks, runs, urgent))
+        else:  # nearly always
+            self._carry_out(session, acks, runs, 1, urgent=urgent)
 
     def _collect(
         self,
-        body: bytes,
+        data: bytes,
         offset: int,
-        number: int,
+        end: int,
         runs: list[tuple[Topic, bytes, Sequence[int]]],
     ) -> int:
+        """Add the run of one topic that begins at `offset`; returns where it ends."""
         first, ids = offset, []
-        while len(body) - offset >= HEADER_SIZE:
-            length, op, _, _, other, _, id_ = _unpack(body, offset)
-            if (
-                op != Op.PUBLISH
-                or other != number
-                or not HEADER_SIZE <= length <= len(body) - offset
-            ):
+        number = _unpack(data, offset)[4]
+        while end - offset >= HEADER_SIZE:
+            length, op, _, _, other, _, id_ = _unpack(data, offset)
+            if op != PUBLISH or other != number or not HEADER_SIZE <= length <= end - offset:
                 break
             ids.append(id_)
             offset += length
-        run = body[first:offset]
+        run = data[first:offset]
         self._check_sizes(run)
         runs.append((self._topic(number), run, ids))
         return offset
+
+    def _are_full(self, runs: Sequence[tuple[Topic, bytes, Sequence[int]]]) -> bool:
+        return any(topic.size + len(run) > self._pending for topic, run, _ in runs)
 
     def _check_sizes(self, run: bytes) -> None:
         if len(run) <= self._max_frame:
@@ -199,17 +205,28 @@ class Intake:
                     return True
                 case "drop_oldest":
                     store.make_room(topic, len(run))
-        for cursor, position in batch.acks:
+        self._carry_out(session, batch.acks, batch.runs, batch.units, urgent=batch.urgent)
+        return True
+
+    def _carry_out(
+        self,
+        session: Session,
+        acks: Sequence[tuple[Cursor, int]],
+        runs: Sequence[tuple[Topic, bytes, Sequence[int]]],
+        units: int,
+        *,
+        urgent: bool,
+    ) -> None:
+        for cursor, position in acks:
             if cursor.session is session:
                 # It was delivered, maybe on a subscription before this one: `take_step` has looked.
                 cursor.sent = max(cursor.sent, position)
                 self._delivery.acknowledge(cursor, position)
                 if cursor.topic.waiting:
                     self._roomier[cursor.topic] = None
-        for topic, run, ids in batch.runs:
+        for topic, run, ids in runs:
             self._append(topic, run, ids)
-        self._count(session, batch.units, urgent=batch.urgent)
-        return True
+        self._count(session, units, urgent=urgent)
 
     def _fence(self, session: Session) -> None:
         """End a session that goes on with messages which another process has got by now.
@@ -237,6 +254,12 @@ class Intake:
             self.tell(session)
         else:
             self.untold[session] = None
+
+    def tell_along(self, session: Session) -> None:
+        """Tell a client to which something is sent anyway, unless it is hardly worth it."""
+        producer = session.producer
+        if producer is not None and producer.units - session.told >= _TELL_ALONG:
+            self.tell(session)
 
     def tell(self, session: Session) -> None:
         """Tell a client how many of its units are stored."""

@@ -76,7 +76,7 @@ class Op(IntEnum):
     DISOWN = 18  # C: n=request, body=namespace, subscriber: all its places go.  S: n=request
 
 
-PUBLISH, DELIVER, ACK = int(Op.PUBLISH), int(Op.DELIVER), int(Op.ACK)
+PUBLISH, DELIVER, ACK, STEP = int(Op.PUBLISH), int(Op.DELIVER), int(Op.ACK), int(Op.STEP)
 """Plain numbers, for where every nanosecond is spent a million times."""
 
 
@@ -131,6 +131,11 @@ def pack(
 ) -> bytes:
     """Return a frame."""
     return HEADER.pack(HEADER_SIZE + len(body), op, flags, aux, topic, n, id) + body
+
+
+def pack_ack(subscription: int, position: int) -> bytes:
+    """Return the frame that acknowledges what is before a position."""
+    return _pack(HEADER_SIZE, ACK, 0, subscription, 0, 0, position)
 
 
 def pack_publish(

@@ -6,7 +6,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
 
 from rustic_ai.core.messaging.backend.embedded_backend.inbox import Parcel
 from rustic_ai.core.messaging.backend.embedded_backend.protocol import HEADER, HEADER_SIZE
@@ -90,7 +89,7 @@ class Step:
             receiver = subscription.receiver
             if receiver is None or stopped():
                 return
-            if ranked and overtaken(replace(parcel, base=position, first=offset)):
+            if ranked and overtaken(parcel._replace(base=position, first=offset)):
                 return
             length, _, flags, _, _, ttl_ms, _ = _unpack(run, offset)
             start, offset = offset + HEADER_SIZE, offset + length
