@@ -26,7 +26,9 @@ from rustic_ai.core.messaging.backend.embedded_backend import (
     EmbeddedServer,
 )
 from rustic_ai.core.messaging.backend.embedded_backend.access import NONCE_SIZE, find_server
+from rustic_ai.core.messaging.backend.embedded_backend.dial import Address, dial
 from rustic_ai.core.messaging.backend.embedded_backend.greeting import CLIENT
+from rustic_ai.core.messaging.backend.embedded_backend.inbox import Subscription
 from rustic_ai.core.messaging.backend.embedded_backend.protocol import (
     HEADER,
     MAGIC,
@@ -102,6 +104,27 @@ def test_garbage_costs_only_its_own_connection(
     """A stranger is dropped at once with a reason; a healthy client beside it notices nothing."""
     answer = reply_to(server.port, data)
     assert answer == b"" or b"\x0b" in answer  # ERROR
+    still_works(backend)
+
+
+def test_a_subscriber_that_dies_with_its_output_waiting(
+    server: EmbeddedServer, backend: EmbeddedMessagingBackend
+) -> None:
+    """A send that fails once there is room again costs that subscriber alone.
+
+    In the prototype it took the server down: transport.md, bug 1.
+    """
+    link = dial(Address("localhost", server.port), 7)
+    dying = Subscription(
+        backend._topic(TOPIC, SPACE), "dying", None, start=0, durable=False, max_attempts=0
+    )
+    dying.number = 1
+    link.socket.sendall(dying.opening(0))
+    wait_until(lambda: backend.load_subscribers(SPACE) == {TOPIC: ["dying"]})
+    for _ in range(40):  # more than both ends of the socket hold, and nobody reads it
+        backend.store_message(SPACE, TOPIC, message("x" * 100_000))
+    link.socket.close()
+    wait_until(lambda: backend.load_subscribers(SPACE) == {})
     still_works(backend)
 
 
