@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import signal
 import socket
@@ -14,6 +15,21 @@ import pytest
 from rustic_ai.core.messaging.core.message_id import GemstoneGenerator
 from rustic_ai.core.settings import RUNTIME_DIR_VARIABLE
 from rustic_ai.core.testing.leaks import LeakCheck
+
+_EXTRAS = ("redis", "nats", "ray")
+_MISSING = [extra for extra in _EXTRAS if importlib.util.find_spec(extra) is None]
+if os.environ.get("RUSTIC_REQUIRE_SERVERS") != "1":  # there, what is missing is an error
+    collect_ignore_glob = [f"*/test_{extra}_*.py" for extra in _MISSING]
+    if _MISSING:
+        collect_ignore_glob.append("*/test_beyond_one_machine.py")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say which tests are not even collected."""
+    if _MISSING:
+        terminalreporter.write_line(
+            f"not run: tests on {', '.join(_MISSING)}, not installed here; get them: make servers"
+        )
 
 
 @pytest.fixture(scope="session", autouse=True)

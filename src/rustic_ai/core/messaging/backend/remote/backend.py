@@ -31,6 +31,8 @@ _CLOCK_SKEW_MS = 60_000
 _STEP_BYTES = 32 << 10
 _STEP_MESSAGES = 256
 _STEP_SECONDS = 0.001
+_COMMIT_WITHIN = 1.0
+"""Seconds that who ends a subscription waits for the handler that runs."""
 
 
 class RemoteMessagingBackend(MessagingBackend):
@@ -62,6 +64,8 @@ class RemoteMessagingBackend(MessagingBackend):
         self._settled: list[Delivery] = []
         self._step_size = 0
         self._step_since = 0.0
+        self._commit_asked: list[threading.Event] = []
+        """Set once what was handled until then is committed."""
 
     # What a subclass talks to its store about
 
@@ -253,9 +257,18 @@ class RemoteMessagingBackend(MessagingBackend):
             return
         place.handler = None
         self._arrivals.forget(place)
-        if self._server in {None, threading.get_ident()}:
-            self._commit_step()  # what was handled until now is not to come again
+        self._have_step_committed()  # what was handled until now is not to come again
         self._close_place(place, forget=forget or not place.durable)
+
+    def _have_step_committed(self) -> None:
+        """Commit, or have the thread that serves do so, unless a handler keeps it for too long."""
+        if self._server in {None, threading.get_ident()}:
+            self._commit_step()
+            return
+        done = threading.Event()
+        self._commit_asked.append(done)
+        self._arrivals.wake()
+        done.wait(_COMMIT_WITHIN)
 
     def supports_subscription(self) -> bool:
         """Messages are pushed."""
@@ -287,6 +300,9 @@ class RemoteMessagingBackend(MessagingBackend):
         try:
             while not (stop.is_set() or self._closed):
                 self._check()
+                if self._commit_asked:
+                    self._commit_step()
+                    self._let_askers_go()
                 delivery = self._arrivals.take()
                 if delivery is not None:
                     self._handle(delivery)
@@ -300,6 +316,11 @@ class RemoteMessagingBackend(MessagingBackend):
                     self._commit_step()
             finally:
                 self._server = None
+                self._let_askers_go()
+
+    def _let_askers_go(self) -> None:
+        while self._commit_asked:
+            self._commit_asked.pop().set()
 
     def _handle(self, delivery: Delivery) -> None:
         handler = delivery.place.handler
