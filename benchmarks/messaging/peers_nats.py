@@ -24,7 +24,7 @@ _BATCH = 100
 
 def run(n: int, *, jetstream: bool, size: int = 200, subscribers: int = 1) -> float:
     """Return deliveries per second."""
-    with _server() as port, contextlib.ExitStack() as stack:
+    with server() as port, contextlib.ExitStack() as stack:
         common = {"port": port, "n": n, "size": size, "jetstream": jetstream}
         takers = [
             stack.enter_context(Participant("peers_nats", role="subscribe", name=f"c{i}", **common))
@@ -42,7 +42,8 @@ def run(n: int, *, jetstream: bool, size: int = 200, subscribers: int = 1) -> fl
 
 
 @contextlib.contextmanager
-def _server() -> Iterator[int]:
+def server() -> Iterator[int]:
+    """Run a server with JetStream; give its port."""
     beside = Path(sys.executable).parent / "nats-server"
     program = str(beside) if beside.exists() else shutil.which("nats-server")
     if program is None:

@@ -24,7 +24,7 @@ _STREAM = "flow"
 
 def run(n: int, size: int = 200, subscribers: int = 1) -> float:
     """Return deliveries per second, each added, read by its group, and acknowledged."""
-    with _server() as path, contextlib.ExitStack() as stack:
+    with server() as path, contextlib.ExitStack() as stack:
         common = {"path": path, "n": n, "size": size}
         takers = [
             stack.enter_context(
@@ -43,7 +43,8 @@ def run(n: int, size: int = 200, subscribers: int = 1) -> float:
 
 
 @contextlib.contextmanager
-def _server() -> Iterator[str]:
+def server() -> Iterator[str]:
+    """Run a server that keeps nothing on disk; give the path of its Unix socket."""
     program = shutil.which("redis-server")
     if program is None:
         raise MissingPeerError("no redis-server; Debian: apt-get install redis-server")

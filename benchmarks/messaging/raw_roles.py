@@ -6,9 +6,11 @@ import time
 from typing import Any
 
 from benchmarks.messaging.processes import now, ready, say, settings
+from rustic_ai.core.messaging import MessagingBackend
 from rustic_ai.core.messaging.backend.embedded_backend import EmbeddedMessagingBackend
 from rustic_ai.core.messaging.core.message import AgentTag, Message
 from rustic_ai.core.messaging.core.message_id import GemstoneGenerator
+from rustic_ai.core.messaging.core.messaging_config import MessagingConfig
 from rustic_ai.core.messaging.core.stop_signal import StopSignal
 
 NAMESPACE = "bench"
@@ -24,7 +26,7 @@ def make_messages(size: int, topic: str, count: int) -> list[Message]:
     ]
 
 
-def publish(backend: EmbeddedMessagingBackend, told: dict[str, Any]) -> dict[str, float]:
+def publish(backend: MessagingBackend, told: dict[str, Any]) -> dict[str, float]:
     """Send as many messages as told, or for as many seconds; the last one waits to be stored."""
     topic, count, seconds = told["topic"], told["n"], told.get("seconds")
     some = make_messages(told["size"], topic, 1 if told["size"] > 1 << 16 else 512)
@@ -41,7 +43,7 @@ def publish(backend: EmbeddedMessagingBackend, told: dict[str, Any]) -> dict[str
     return {"begun": begun, "left": left, "stored": now(), "cpu": done - used, "n": sent + 1}
 
 
-def subscribe(backend: EmbeddedMessagingBackend, told: dict[str, Any]) -> dict[str, float]:
+def subscribe(backend: MessagingBackend, told: dict[str, Any]) -> dict[str, float]:
     """Take in as many messages as told, or for as many seconds."""
     stop, wanted, got, first, used = StopSignal(), told["n"], 0, 0.0, 0.0
     seconds = told.get("seconds")
@@ -60,12 +62,19 @@ def subscribe(backend: EmbeddedMessagingBackend, told: dict[str, Any]) -> dict[s
     return {"first": first, "last": now(), "cpu": time.process_time() - used, "n": got}
 
 
+def connect(told: dict[str, Any]) -> MessagingBackend:
+    """Connect to the store that was told."""
+    if "store" in told:
+        return MessagingConfig.of(told["store"]).create_backend()
+    return EmbeddedMessagingBackend(
+        port=told["port"], auto_start_server=False, transport=told["transport"]
+    )
+
+
 def main() -> None:
     """Play the role that was told."""
     told = settings()
-    backend = EmbeddedMessagingBackend(
-        port=told["port"], auto_start_server=False, transport=told["transport"]
-    )
+    backend = connect(told)
     role = publish if told["role"] == "publish" else subscribe
     if told.get("profile"):
         import cProfile

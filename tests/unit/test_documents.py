@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
+
+import pytest
+
+from rustic_ai.core.messaging.core.capabilities import Capabilities
+from rustic_ai.core.messaging.core.messaging_config import MessagingConfig
 
 ROOT = Path(__file__).parents[2]
 
@@ -44,3 +50,27 @@ def test_modules_stay_small() -> None:
     """No module grows beyond 400 lines."""
     files = [f for top in ("src", "tests", "examples") for f in (ROOT / top).rglob("*.py")]
     assert [f.name for f in files if len(f.read_text().splitlines()) > 400] == []
+
+
+@pytest.mark.parametrize(
+    ("column", "url", "library"),
+    [
+        ("memory", "memory://", "msgspec"),
+        ("embedded", "embedded://", "msgspec"),
+        ("Redis", "redis://", "redis"),
+        ("NATS", "nats://", "nats"),
+    ],
+)
+def test_the_table_of_backends_is_true(column: str, url: str, library: str) -> None:
+    """Each capability of the table is what the backend declares; none is missing."""
+    pytest.importorskip(library, reason=f"needs {library}: make servers")
+    lines = (ROOT / "docs" / "backends.md").read_text().splitlines()
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if "|" in line]
+    head = next(row for row in rows if column in row and row[0] == "")
+    said = {
+        match[1]: row[head.index(column)] == "yes"
+        for row in rows
+        if len(row) == len(head) and (match := re.match(r"`(\w+)`:", row[0]))
+    }
+    assert said.keys() == {field.name for field in dataclasses.fields(Capabilities)}
+    assert dataclasses.asdict(MessagingConfig.of(url).backend_type().capabilities) == said

@@ -393,9 +393,8 @@ class Connection:
     async def is_there(self, inbox: str) -> bool:
         """Say whether another object of this kind is connected, by its inbox."""
         try:
-            await self.ask(f"{inbox}.{_ALIVE}", b"", timeout=1.0)
+            with contextlib.suppress(TimeoutError):  # then it is connected, and busy or stopped
+                await self.ask(f"{inbox}.{_ALIVE}", b"", timeout=1.0)
         except nats.errors.NoRespondersError:
             return False
-        except TimeoutError:
-            return True  # connected, and busy or stopped
         return True
