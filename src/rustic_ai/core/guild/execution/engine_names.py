@@ -10,6 +10,7 @@ from rustic_ai.core.guild.execution.engine import ExecutionEngine
 
 _SHORT_NAMES = {
     "multiprocess": "rustic_ai.core.guild.execution.multiprocess:MultiProcessExecutionEngine",
+    "ray": "rustic_ai.ray.engine:RayExecutionEngine",
     "sync": "rustic_ai.core.guild.execution.sync:SyncExecutionEngine",
 }
 
