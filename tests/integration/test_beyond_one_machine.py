@@ -23,16 +23,16 @@ ROOT = Path(__file__).parents[2]
 FOLDER = standard_library() / "email"
 
 
-def take_census(output: Path, *options: str) -> Census:
+def take_census(output: Path, *options: str, **environment: str) -> Census:
     """Run the census as its reader would; return what it has written."""
     command = ["-m", "examples.census", "--folder", str(FOLDER), "--workers", "2"]
     done = subprocess.run(
         [sys.executable, *command, "--no-baseline", "--output", str(output), *options],
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **environment},
         capture_output=True,
         text=True,
-        timeout=55,
+        timeout=110,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -50,6 +50,16 @@ def url(request: pytest.FixtureRequest, shared_redis: RedisServer, nats_server: 
 def test_the_census_on_other_messaging(url: str, tmp_path: Path) -> None:
     """Redis and NATS carry it to the same end."""
     assert take_census(tmp_path / "census.json", "--messaging", url) == take_alone(FOLDER).census
+
+
+@pytest.mark.timeout(120)
+def test_the_census_on_ray(shared_redis: RedisServer, tmp_path: Path) -> None:
+    """Agents on a Ray cluster, here one that the engine starts and stops, talk through Redis."""
+    redis = f"redis://127.0.0.1:{shared_redis.port}/1"
+    census = take_census(
+        tmp_path / "census.json", "--engine", "ray", "--messaging", redis, HOME=str(tmp_path)
+    )
+    assert census == take_alone(FOLDER).census
 
 
 def test_the_guild_file_on_other_messaging(url: str, tmp_path: Path) -> None:

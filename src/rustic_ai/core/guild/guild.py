@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from rustic_ai.core.errors import BackendClosedError
 from rustic_ai.core.guild.driver import Collector, Driver
 from rustic_ai.core.guild.execution.engine import ExecutionEngine, raise_all
-from rustic_ai.core.guild.execution.engine_names import find_engine
+from rustic_ai.core.guild.execution.engine_names import find_engine, settings_for
 from rustic_ai.core.guild.execution.stats import ExitReport
 from rustic_ai.core.guild.spec import (
     AgentSpec,
@@ -26,17 +26,6 @@ from rustic_ai.core.guild.topics import GuildTopics
 from rustic_ai.core.messaging.core.message import AgentTag, Message
 from rustic_ai.core.messaging.core.messaging_config import MessagingConfig
 from rustic_ai.core.messaging.core.messaging_interface import MessagingInterface
-
-_ENGINE_PROPERTIES = (
-    "start_method",
-    "preload",
-    "restart_policy",
-    "strategy",
-    "limits",
-    "heartbeat_timeout",
-    "handler_timeout",
-)
-"""Properties of a guild that the multiprocess engine takes as they are."""
 
 logger = logging.getLogger(__name__)
 
@@ -346,12 +335,13 @@ class Guild:
             if self._default_engine is None:
                 wanted = self._base.properties.execution_engine
                 engine_class = find_engine(wanted)
-                options: dict[str, Any] = {"organization_id": self._organization_id}
-                if wanted == "multiprocess":
-                    properties = self._base.properties
-                    options["max_processes"] = properties.max_processes or self._room()
-                    options |= {name: getattr(properties, name) for name in _ENGINE_PROPERTIES}
-                self._default_engine = engine_class(self.id, **options)
+                properties = self._base.properties
+                options = settings_for(engine_class, properties)
+                if wanted == "multiprocess" and properties.max_processes is None:
+                    options["max_processes"] = self._room()
+                self._default_engine = engine_class(
+                    self.id, organization_id=self._organization_id, **options
+                )
             return self._default_engine
 
     def _room(self) -> int | None:

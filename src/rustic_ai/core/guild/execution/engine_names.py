@@ -1,18 +1,39 @@
-"""The names that specs have for engines."""
+"""The names that specs have for engines, and for their settings."""
 
 from __future__ import annotations
 
 import difflib
+import inspect
+from typing import Any
 
 from rustic_ai.core.class_names import find_class
 from rustic_ai.core.errors import ClassNotFoundError
 from rustic_ai.core.guild.execution.engine import ExecutionEngine
+from rustic_ai.core.guild.spec import GuildProperties
 
 _SHORT_NAMES = {
     "multiprocess": "rustic_ai.core.guild.execution.multiprocess:MultiProcessExecutionEngine",
     "ray": "rustic_ai.ray.engine:RayExecutionEngine",
     "sync": "rustic_ai.core.guild.execution.sync:SyncExecutionEngine",
 }
+
+_SETTINGS = (
+    "max_processes",
+    "start_method",
+    "preload",
+    "restart_policy",
+    "strategy",
+    "limits",
+    "heartbeat_timeout",
+    "handler_timeout",
+)
+"""Properties of a guild that are arguments of those engines which know them."""
+
+
+def settings_for(engine: type[ExecutionEngine], properties: GuildProperties) -> dict[str, Any]:
+    """Return the arguments of an engine class that a guild's properties give."""
+    known = inspect.signature(engine).parameters
+    return {name: getattr(properties, name) for name in _SETTINGS if name in known}
 
 
 def find_engine(name: str) -> type[ExecutionEngine]:

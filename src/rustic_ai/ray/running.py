@@ -1,0 +1,70 @@
+"""What an engine runs on once it has an agent: reactor, supervisor, and a thread for listeners."""
+
+from __future__ import annotations
+
+import atexit
+import queue
+import threading
+import weakref
+from collections.abc import Callable
+
+from rustic_ai.core.guild.execution.engine import ExecutionEngine
+from rustic_ai.core.guild.execution.multiprocess.reactor import Reactor
+from rustic_ai.core.guild.execution.stats import AgentEvent
+from rustic_ai.ray.cluster import Cluster
+from rustic_ai.ray.supervisor import Settings, Supervisor
+
+
+class Running:
+    """Runs from construction to `close`.
+
+    Args:
+        guild_id: shown in the names of threads.
+        cluster: where agents run.
+        settings: how agents are looked after.
+        tell: called with every change of state, on a thread of its own.
+    """
+
+    def __init__(
+        self,
+        guild_id: str,
+        cluster: Cluster,
+        settings: Settings,
+        tell: Callable[[AgentEvent], None],
+    ) -> None:
+        self.reactor = Reactor(f"ray-{guild_id}")
+        self._tell = tell
+        self._events: queue.SimpleQueue[AgentEvent | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._loop, name=f"rustic-events-ray-{guild_id}")
+        self._thread.daemon = True
+        self._thread.start()
+        self.supervisor = Supervisor(self.reactor, cluster, settings, self._events.put)
+
+    def close(self) -> None:
+        """End everything; all agents have ended."""
+        self.reactor.call(self.supervisor.close)
+        self.reactor.close()
+        self._events.put(None)
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    def _loop(self) -> None:
+        while (event := self._events.get()) is not None:
+            self._tell(event)
+
+
+def shut_down_at_exit(engine: ExecutionEngine) -> Callable[[], None]:
+    """Have an engine shut down when the program ends, if it still exists then.
+
+    Returns:
+        What `atexit` knows it by.
+    """
+    reference = weakref.ref(engine)
+
+    def at_exit() -> None:
+        alive = reference()
+        if alive is not None:
+            alive.shutdown()
+
+    atexit.register(at_exit)
+    return at_exit
