@@ -45,10 +45,11 @@ def test_errors_survive_pickling(cls: type[GuildError]) -> None:
 
 
 def test_the_tree_is_drawn_in_full() -> None:
-    """The module's docstring draws every class there is."""
+    """The module's docstring draws every class of the core; extras have some of their own."""
     assert errors.__doc__ is not None
-    missing = [cls.__name__ for cls in error_classes() if cls.__name__ not in errors.__doc__]
-    assert missing == []
+    ours = [c.__name__ for c in error_classes() if c.__module__.startswith("rustic_ai.core.")]
+    assert len(ours) > 20
+    assert [name for name in ours if name not in errors.__doc__] == []
 
 
 def test_codes_are_unique() -> None:
