@@ -146,7 +146,7 @@ def test_engine_configuration() -> None:
 
 
 def test_messaging_configuration() -> None:
-    """Both configurations can be written. Redis itself is used as written in its own issue."""
+    """Both configurations can be written; `test_redis_block` uses the second."""
     config = run(snippet("Messaging Configuration"))["messaging_config"]
     assert isinstance(config, MessagingConfig)
     assert config.backend_class == "RedisMessagingBackend"
