@@ -29,7 +29,7 @@ from rustic_ai.core.testing.leaks import LeakCheck
 from rustic_ai.core.testing.waiting import wait_until
 from rustic_ai.ray import RayExecutionEngine
 from rustic_ai.ray.cluster import Cluster
-from rustic_ai.ray.library import NAMESPACE
+from rustic_ai.ray.installed import NAMESPACE
 
 REQUIRED_VARIABLE = "RUSTIC_REQUIRE_SERVERS"
 """Where it is 1, a test fails instead of being skipped because Ray is not installed."""

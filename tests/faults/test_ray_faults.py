@@ -20,7 +20,7 @@ from rustic_ai.core.guild.topics import GuildTopics
 from rustic_ai.core.testing import agents
 from rustic_ai.core.testing.waiting import wait_until
 from rustic_ai.ray import RayExecutionEngine
-from rustic_ai.ray.library import NAMESPACE
+from rustic_ai.ray.installed import NAMESPACE
 from tests.misbehaving import ObedientAgent
 from tests.ray_cluster import (
     TestCluster,

@@ -24,7 +24,7 @@ from rustic_ai.core.messaging.core.messaging_config import MessagingConfig
 from rustic_ai.core.messaging.core.messaging_interface import MessagingInterface
 from rustic_ai.core.messaging.core.stop_signal import StopSignal
 from rustic_ai.core.settings import RUNTIME_DIR_VARIABLE
-from rustic_ai.ray.library import import_ray, machine
+from rustic_ai.ray.installed import import_ray, machine
 from rustic_ai.ray.order import Order, Outcome, Started
 
 logger = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ from rustic_ai.core.errors import EngineError
 from rustic_ai.ray.directory import Directory
 from rustic_ai.ray.errors import RayUnavailableError
 from rustic_ai.ray.gcs import require_head
-from rustic_ai.ray.library import NAMESPACE, import_ray
+from rustic_ai.ray.installed import NAMESPACE, import_ray
 from rustic_ai.ray.processes import end_processes, own_processes
 
 _USAGE = "RAY_USAGE_STATS_ENABLED"

@@ -18,7 +18,7 @@ from typing import Any
 from rustic_ai.core.guild.execution.stats import AgentState, ExitReport, ProcessInfo
 from rustic_ai.core.guild.spec import AgentSpec, new_id
 from rustic_ai.ray.errors import RayUnavailableError
-from rustic_ai.ray.library import NAMESPACE, import_ray
+from rustic_ai.ray.installed import NAMESPACE, import_ray
 
 logger = logging.getLogger(__name__)
 

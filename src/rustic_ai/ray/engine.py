@@ -33,7 +33,7 @@ from rustic_ai.ray.agent import RayAgent
 from rustic_ai.ray.checks import refuse_local_classes, refuse_local_messages
 from rustic_ai.ray.cluster import Cluster
 from rustic_ai.ray.directory import Record, look_at, records_of
-from rustic_ai.ray.library import NAMESPACE, import_ray
+from rustic_ai.ray.installed import NAMESPACE, import_ray
 from rustic_ai.ray.placement import actor_name, placement_of
 from rustic_ai.ray.running import Running, shut_down_at_exit
 from rustic_ai.ray.supervisor import Settings

@@ -19,7 +19,7 @@ from rustic_ai.core.guild.execution.multiprocess.life import start_error
 from rustic_ai.core.guild.execution.multiprocess.reactor import Reactor, Timer
 from rustic_ai.core.guild.execution.stats import ExitReport
 from rustic_ai.ray.cluster import Cluster
-from rustic_ai.ray.library import import_ray, machine
+from rustic_ai.ray.installed import import_ray, machine
 from rustic_ai.ray.order import Outcome, Started
 from rustic_ai.ray.placement import create_actor, missing
 from rustic_ai.ray.wish import Wish

@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from rustic_ai.core.guild.spec import ResourceSpec
 from rustic_ai.ray.actor import CONCURRENCY_GROUPS, AgentActor
-from rustic_ai.ray.library import NAMESPACE, import_ray
+from rustic_ai.ray.installed import NAMESPACE, import_ray
 
 _RAY_NAMES = {"num_cpus": "CPU", "num_gpus": "GPU"}
 

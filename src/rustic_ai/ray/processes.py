@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from rustic_ai.ray.library import import_ray
+from rustic_ai.ray.installed import import_ray
 
 logger = logging.getLogger(__name__)
 
