@@ -205,14 +205,17 @@ class RemoteMessagingBackend(MessagingBackend):
                 yield message
 
     def _since(self, topic: str, msg_id: int) -> Iterator[Message]:
+        if not msg_id:
+            yield from self._history(topic, 0)
+            return
         made = id_time_ms(msg_id)
-        from_ms = max(0, made - _CLOCK_SKEW_MS) if msg_id else 0
+        from_ms = max(0, made - _CLOCK_SKEW_MS)
         for begin in {from_ms: None, 0: None}:
             messages = self._history(topic, begin)
             if any(message.id == msg_id for message in messages):  # takes up to it off
                 yield from messages
                 return
-        yield from (m for m in _from_later(self._history(topic, from_ms), made))
+        yield from _from_later(self._history(topic, from_ms), made)
 
     # Subscriptions
 
