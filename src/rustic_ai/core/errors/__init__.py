@@ -26,6 +26,7 @@ GuildError
     ├── AccessError                      a file of the server is not its user's alone
     ├── BackPressureError                subscribers do not keep up
     ├── PayloadError (ValueError)        a payload is not what its format says
+    │   └── PayloadGoneError             a large part of it is not to be had any more
     ├── ProtocolError                    the other side broke the wire protocol
     └── MessageTooLargeError (ValueError)
 
@@ -63,6 +64,7 @@ from rustic_ai.core.errors.messaging import (
     MessagingConfigError,
     MessagingError,
     PayloadError,
+    PayloadGoneError,
     PortTakenError,
     ProtocolError,
 )
@@ -90,6 +92,7 @@ __all__ = [
     "MissingDependencyError",
     "NotPicklableError",
     "PayloadError",
+    "PayloadGoneError",
     "PortTakenError",
     "Problem",
     "ProcessLimitError",

@@ -106,6 +106,18 @@ class PayloadError(MessagingError, ValueError):
 
 
 @dataclass(eq=False, kw_only=True, repr=False)
+class PayloadGoneError(PayloadError):
+    """A large part of a payload is not to be had any more."""
+
+    code: ClassVar[str] = "payload-gone"
+    hint: str = "send it with store=True where it must be readable later than by its subscribers"
+
+    def describe(self) -> str:
+        """Name the format and the reason."""
+        return f"the payload of a {self.format} is gone: {self.reason}"
+
+
+@dataclass(eq=False, kw_only=True, repr=False)
 class ProtocolError(MessagingError):
     """The other side of a connection broke the wire protocol."""
 

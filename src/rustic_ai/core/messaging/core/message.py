@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from rustic_ai.core.messaging.core.attachment import Part
 from rustic_ai.core.messaging.core.dead_letter import DeadLetterNote
 from rustic_ai.core.messaging.core.message_id import GemstoneID, id_time_ms
 from rustic_ai.core.messaging.core.payload import Encoding, decode_payload, encode_payload
@@ -91,7 +92,8 @@ class Message:
     """A message as agents see it: immutable, its payload decoded on first use.
 
     `topic_published_to` is the topic that it came from; `attempt` counts its deliveries to this
-    subscriber; `dead_letter` says why it was given up, where it was.
+    subscriber; `dead_letter` says why it was given up, where it was. `parts` are pieces of the
+    payload too large for the envelope.
 
     Args:
         id_obj: the id, from `GemstoneGenerator.get_id`; its priority is the message's.
@@ -112,7 +114,7 @@ class Message:
         TypeError: the payload holds a value that a message cannot carry; the text names its path.
     """
 
-    __slots__ = ("_payload", "attempt", "dead_letter", "envelope", "topic_published_to")
+    __slots__ = ("_payload", "attempt", "dead_letter", "envelope", "parts", "topic_published_to")
 
     def __init__(
         self,
@@ -149,6 +151,7 @@ class Message:
             traceparent=traceparent,
         )
         self._payload: Any = None
+        self.parts: tuple[Part, ...] = ()
         self.topic_published_to: str | None = None
         self.attempt = 1
         self.dead_letter: DeadLetterNote | None = None
@@ -165,6 +168,7 @@ class Message:
         message = _new(cls)
         message.envelope = envelope
         message._payload = None  # noqa: SLF001 - an alternative constructor
+        message.parts = ()
         message.topic_published_to = topic
         message.attempt = attempt
         message.dead_letter = dead_letter
