@@ -218,7 +218,7 @@ class Target:
 
 def held_for(session: Session) -> int:
     """Return about how many bytes a server holds for a session."""
-    parked = sum(len(run) for batch in session.parked for _, run, _ in batch.runs)
+    parked = sum(len(run) for batch in session.parked for _, run, *_ in batch.runs)
     return parked + len(session.buffer) + sum(map(len, session.output))
 
 

@@ -56,3 +56,15 @@ def unpack_dead_letter(body: bytes | memoryview) -> tuple[DeadLetterNote, bytes 
         return _decode(body[_LENGTH.size : end]), body[end:]
     except (struct.error, msgspec.DecodeError) as e:
         raise ProtocolError(summary=f"a dead letter that cannot be read: {e}") from e
+
+
+def note_size(data: bytes | memoryview, start: int = 0) -> int:
+    """Return how many bytes the note of a dead letter takes whose body begins at `start`.
+
+    Raises:
+        ProtocolError: it is no dead letter.
+    """
+    try:
+        return _LENGTH.size + int(_LENGTH.unpack_from(data, start)[0])
+    except struct.error as e:
+        raise ProtocolError(summary=f"a dead letter that is cut off: {e}") from e

@@ -11,11 +11,17 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rustic_ai.core.errors import BackendUnavailableError, MessagingConfigError, ProtocolError
+from rustic_ai.core.errors import BackendUnavailableError, MessagingConfigError
 from rustic_ai.core.messaging.backend.embedded_backend.client import ServerClient
+from rustic_ai.core.messaging.backend.embedded_backend.composition import (
+    fetch_from,
+    frame_of,
+    message_of,
+)
 from rustic_ai.core.messaging.backend.embedded_backend.config import (
     CAPABILITIES,
     EMBEDDED_SERVER_PORT,
+    SHARED_MEMORY,
     Overflow,
     Sync,
 )
@@ -25,22 +31,18 @@ from rustic_ai.core.messaging.backend.embedded_backend.dial import (
     Link,
     Transport,
     dial,
+    dial_channel,
     dial_patiently,
 )
 from rustic_ai.core.messaging.backend.embedded_backend.inbox import Subscription
 from rustic_ai.core.messaging.backend.embedded_backend.protocol import (
-    DEAD,
     FROM_NOW,
     FROM_START,
     Frame,
     Query,
-    in_ms,
     messages_in,
     pack_names,
-    pack_publish,
 )
-from rustic_ai.core.messaging.core.codec import decode_message, encode_envelope
-from rustic_ai.core.messaging.core.dead_letter import pack_dead_letter, unpack_dead_letter
 from rustic_ai.core.messaging.core.message import Message
 from rustic_ai.core.messaging.core.messaging_backend import MessageHandler, MessagingBackend
 from rustic_ai.core.messaging.core.stop_signal import StopSignal
@@ -72,6 +74,8 @@ class EmbeddedMessagingBackend(MessagingBackend):
         overflow: of a server that is started: what happens to messages for a topic that is full:
             'block': the publisher waits; 'error': it gets one; 'drop_oldest'.
         bounds: of a server that is started: the other fields of `store.Bounds`.
+        shared_memory: bytes of shared memory that this client may have for large payloads on their
+            way; what finds no room there travels in the message; 0: all do.
 
     Raises:
         PortTakenError: something else listens there.
@@ -95,6 +99,7 @@ class EmbeddedMessagingBackend(MessagingBackend):
         sync: Sync = "interval",
         overflow: Overflow = "block",
         bounds: dict[str, float] | None = None,
+        shared_memory: int = SHARED_MEMORY,
     ) -> None:
         if not 0 <= port < 1 << 16 or (port == 0 and not auto_start_server):
             raise MessagingConfigError(
@@ -120,7 +125,12 @@ class EmbeddedMessagingBackend(MessagingBackend):
         self._clean = False
         try:
             self._client = ServerClient(
-                self._dial, lambda: str(self._address), reconnect_timeout, self._renumber
+                self._dial,
+                lambda: str(self._address),
+                reconnect_timeout,
+                self._renumber,
+                lambda: dial_channel(self._address),
+                shared_memory,
             )
         except BaseException:
             self._stop.close()
@@ -169,12 +179,13 @@ class EmbeddedMessagingBackend(MessagingBackend):
         number = self._topics.get((namespace, topic))
         if number is None:
             number = self._topic(topic, namespace)
-        envelope = message.envelope
-        body = encode_envelope(envelope)
-        if message.dead_letter is not None:
-            body, flags = pack_dead_letter(message.dead_letter, body), flags | DEAD
-        ttl_ms = in_ms(envelope.ttl) if envelope.ttl is not None else 0
-        return pack_publish(number, envelope.id, body, ttl_ms, flags)
+        return frame_of(message, number, flags, self._open())
+
+    def allocate(self, size: int) -> memoryview:
+        """Return memory to fill and send; of `size` bytes, shared where there is some."""
+        exchange = self._open().share()
+        memory = exchange.allocate(size) if exchange is not None else None
+        return memory or memoryview(bytearray(size))
 
     def get_messages_for_topic(self, topic: str) -> list[Message]:
         """Return the whole history."""
@@ -204,11 +215,13 @@ class EmbeddedMessagingBackend(MessagingBackend):
 
     def _readable(self, answers: Iterator[Frame]) -> Iterator[Message]:
         now = time.time() * 1000
+        fetch = fetch_from(self._open(), old=True)
         for rows in answers:
             view = memoryview(rows.raw)
             for stored in messages_in(rows.raw, _HEADER_SIZE):
                 name = self._names.get(stored.topic)
-                message = _decode(view[stored.start : stored.end], stored.flags, name, 1)
+                body = view[stored.start : stored.end]
+                message = message_of(body, stored.flags, name, 1, fetch)
                 if message is not None and not message.is_expired(now):
                     yield message
 
@@ -259,13 +272,15 @@ class EmbeddedMessagingBackend(MessagingBackend):
         max_attempts: int,
         rank: int = 0,
     ) -> None:
-        def receive(envelope: memoryview, flags: int, ttl_ms: int, attempt: int) -> None:
-            message = _decode(envelope, flags, topic, attempt)
+        client = self._open()
+        fetch = fetch_from(client, old=False)
+
+        def receive(body: memoryview, flags: int, ttl_ms: int, attempt: int) -> None:
+            message = message_of(body, flags, topic, attempt, fetch)
             if message is None or (ttl_ms and message.is_expired(time.time() * 1000)):
                 return
             handler(message)
 
-        client = self._open()
         client.check()
         key = topic, subscriber
         known = self._subscriptions.get(key)
@@ -373,17 +388,6 @@ class EmbeddedMessagingBackend(MessagingBackend):
             from rustic_ai.core.messaging.backend.embedded_backend import launcher
 
             launcher.release(owned)
-
-
-def _decode(envelope: memoryview, flags: int, topic: str | None, attempt: int) -> Message | None:
-    try:
-        if flags & DEAD:
-            note, body = unpack_dead_letter(envelope)
-            return decode_message(body, note.topic, note.attempts + attempt, note)
-        return decode_message(envelope, topic, attempt)
-    except ProtocolError:
-        logger.exception("a message on topic %r cannot be read, skipped", topic)
-        return None
 
 
 def _token(text: str | None) -> bytes | None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import logging
 import secrets
+import socket
+import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from rustic_ai.core.errors import (
     BackendClosedError,
@@ -25,7 +25,9 @@ from rustic_ai.core.messaging.backend.embedded_backend.inbox import (
     Subscription,
 )
 from rustic_ai.core.messaging.backend.embedded_backend.protocol import (
+    FLAGS_AT,
     HEADER_SIZE,
+    LARGE,
     MAX_STEP,
     Frame,
     Op,
@@ -34,11 +36,16 @@ from rustic_ai.core.messaging.backend.embedded_backend.protocol import (
     pack_ack,
     pack_names,
 )
+from rustic_ai.core.messaging.backend.embedded_backend.questions import Questions
 from rustic_ai.core.messaging.backend.embedded_backend.revival import restore
 from rustic_ai.core.messaging.backend.embedded_backend.step import Step
 from rustic_ai.core.messaging.backend.embedded_backend.window import SendWindow
 from rustic_ai.core.messaging.backend.embedded_backend.wire import ANSWER_DEADLINE, Wire
+from rustic_ai.core.messaging.core.attachment import Place
 from rustic_ai.core.messaging.core.stop_signal import StopSignal
+
+if TYPE_CHECKING:
+    from rustic_ai.core.messaging.backend.embedded_backend.shared.exchange import Exchange
 
 logger = logging.getLogger(__name__)
 
@@ -51,14 +58,6 @@ DRAIN_DEADLINE = 5.0
 """Seconds that a client waits at its end for the word that its messages are stored."""
 
 
-@dataclass(slots=True, eq=False)
-class Asked:
-    """A question, kept until it is answered so that it can be asked again."""
-
-    frame: bytes
-    answers: deque[Frame] = field(default_factory=deque)
-
-
 class ServerClient:
     """Publishes, subscribes and asks. Safe from any thread, and from inside handlers.
 
@@ -67,6 +66,8 @@ class ServerClient:
         address: names the server, for errors.
         patience: seconds for which a lost server is looked for.
         renumbered: is told old number -> new of the topics, when another server took over.
+        open_channel: connects to the server once more, for descriptors; errors as `dial_channel`.
+        shared_memory: bytes of shared memory that it may have for what it sends.
 
     Raises:
         BackendUnavailableError: there is no server.
@@ -80,15 +81,21 @@ class ServerClient:
         address: Callable[[], str],
         patience: float,
         renumbered: Callable[[dict[int, int]], None],
+        open_channel: Callable[[], socket.socket],
+        shared_memory: int,
     ) -> None:
         self.number = secrets.randbits(63) | 1
         self.window = SendWindow()
         self.inbox = Inbox()
-        self.asked: dict[int, Asked] = {}
+        self.questions = Questions(lambda: self.wire)
         self.topics: dict[int, tuple[str, str]] = {}
         """Number of a topic -> namespace and name, as the server was told."""
         self.renumbered = renumbered
-        self._requests = itertools.count(1)
+        self._open_channel = open_channel
+        self._shared_memory = shared_memory
+        self._exchange_lock = threading.Lock()
+        self.exchange: Exchange | None = None
+        """Made when it is needed first."""
         self._step = Step(self._send_step)
         self.wire = Wire(
             lambda: dial(self.number), address, patience, self._take_in, lambda k: restore(self, k)
@@ -113,12 +120,17 @@ class ServerClient:
         """
         wire, step = self.wire, self._step
         if len(frame) > wire.link.max_frame:
-            limit = wire.link.max_frame - HEADER_SIZE
-            raise MessageTooLargeError(size=len(frame) - HEADER_SIZE, limit=limit)
+            self._check_size(frame)
         if step.running and not now and step.is_of_this_thread:
             step.add(frame)
             return 0
         return self._send_unit(frame)
+
+    def _check_size(self, frame: bytes) -> None:
+        link = self.wire.link
+        limit = link.max_payload if frame[FLAGS_AT] & LARGE else link.max_frame
+        if len(frame) > limit:
+            raise MessageTooLargeError(size=len(frame) - HEADER_SIZE, limit=limit - HEADER_SIZE)
 
     def _send_unit(self, frame: bytes) -> int:
         window, wire = self.window, self.wire
@@ -162,35 +174,23 @@ class ServerClient:
 
     def open_topic(self, namespace: str, name: str) -> int:
         """Return the number of a topic, made on first use."""
-        number = self._ask(Op.TOPIC, pack_names(namespace, name)).topic
+        number = self.questions.ask(Op.TOPIC, pack_names(namespace, name)).topic
         self.topics[number] = namespace or self.topics.get(number, ("", ""))[0], name
         return number
 
     def declare(self, topic: int, subscriber: str, position: int) -> None:
         """Give a subscriber a lasting place in a topic, if it has none."""
-        self._ask(Op.DECLARE, pack_names(subscriber), topic=topic, id_=position)
+        self.questions.ask(Op.DECLARE, pack_names(subscriber), topic=topic, id_=position)
 
     def disown(self, namespace: str, subscriber: str) -> None:
         """Take all lasting places of a subscriber away."""
-        self._ask(Op.DISOWN, pack_names(namespace, subscriber))
+        self.questions.ask(Op.DISOWN, pack_names(namespace, subscriber))
 
     def query(
         self, kind: Query, *, topic: int = 0, start: int = 0, body: bytes = b""
     ) -> Iterator[Frame]:
         """Ask; yields the ROWS frames of the answer, the last with ``aux == 0``."""
-        with self._asking() as (number, asked):
-            self._send_question(asked, Op.QUERY, body, n=number, aux=kind, topic=topic, id_=start)
-            while True:
-                self.wire.wait(lambda: bool(asked.answers))
-                rows = asked.answers.popleft()
-                yield rows
-                if rows.aux == 0:
-                    return
-                if kind in {Query.FROM_POSITION, Query.SINCE_ID}:  # pages, each asked for
-                    kind = Query.FROM_POSITION
-                    self._send_question(
-                        asked, Op.QUERY, b"", n=number, aux=kind, topic=topic, id_=rows.id
-                    )
+        return self.questions.query(kind, topic=topic, start=start, body=body)
 
     def subscribe(self, subscription: Subscription) -> None:
         """Have its receiver called with each message from now on, or from where it left off."""
@@ -264,6 +264,8 @@ class ServerClient:
         if not self.wire.closed:
             self._drain()
             self.wire.close()
+            if self.exchange is not None:
+                self.exchange.close()
 
     def _drain(self) -> None:
         window, deadline = self.window, time.monotonic() + DRAIN_DEADLINE
@@ -282,14 +284,19 @@ class ServerClient:
             with self.wire.sending:
                 self.wire.transmit(acks)
             return
-        room = self.wire.link.max_frame * MAX_STEP - HEADER_SIZE - len(acks)
-        if sum(map(len, frames)) > room:  # too large for one unit: the word goes with the last
+        room, flags = self.wire.link.max_frame * MAX_STEP - HEADER_SIZE - len(acks), 0
+        size = sum(map(len, frames))
+        if size > room and any(frame[FLAGS_AT] & LARGE for frame in frames):
+            room, flags = room + self.wire.link.max_payload, LARGE
+        if size > room:  # too large for one unit: the word goes with the last
             for frame in frames[:-1]:
                 self._send_unit(frame)
             del frames[:-1]
-        self._send_unit(pack(Op.STEP, acks + b"".join(frames)))
+        self._send_unit(pack(Op.STEP, acks + b"".join(frames), flags=flags))
 
     def _acknowledgements(self) -> bytes:
+        if self.exchange is not None:
+            self.run_errands()
         with self.wire.state:
             due = self.inbox.unacknowledged()
         parts = []
@@ -298,33 +305,36 @@ class ServerClient:
             parts.append(pack_ack(subscription.number, subscription.acked))
         return b"".join(parts)
 
-    # Asking
+    # Shared memory
 
-    def _ask(self, op: Op, body: bytes, *, topic: int = 0, id_: int = 0) -> Frame:
-        with self._asking() as (number, asked):
-            self._send_question(asked, op, body, n=number, topic=topic, id_=id_)
-            self.wire.wait(lambda: bool(asked.answers))
-            return asked.answers.popleft()
+    def share(self) -> Exchange | None:
+        """Return this client's part in shared memory; None where there can be none."""
+        if self.exchange is None and self._shared_memory and self.wire.link.path == "unix":
+            from rustic_ai.core.messaging.backend.embedded_backend.shared import exchange, segment
 
-    def _send_question(
-        self, asked: Asked, op: Op, body: bytes, *, n: int, aux: int = 0, topic: int, id_: int
-    ) -> None:
-        with self.wire.sending:
-            self.check()
-            asked.frame = pack(op, body, n=n, aux=aux, topic=topic, id=id_)
-            self.wire.transmit(asked.frame)
+            if segment.SUPPORTED:
+                with self._exchange_lock:
+                    self.exchange = self.exchange or exchange.Exchange(
+                        self.number,
+                        self._open_channel,
+                        self._hold,
+                        self.wire.wait,
+                        self._shared_memory,
+                        self.wire.link.epoch,
+                    )
+        return self.exchange
 
-    @contextlib.contextmanager
-    def _asking(self) -> Iterator[tuple[int, Asked]]:
-        asked = Asked(b"")
-        with self.wire.state:
-            number = next(self._requests)
-            self.asked[number] = asked
-        try:
-            yield number, asked
-        finally:
-            with self.wire.state:
-                self.asked.pop(number, None)
+    def _hold(self, place: Place) -> bool:
+        use = place.use.to_bytes(4, "little")
+        return bool(self.questions.ask(Op.HOLD, use, id_=place.slot).aux)
+
+    def run_errands(self) -> None:
+        """Tell the server what it must hear of shared memory before anything is acknowledged."""
+        assert self.exchange is not None
+        errands = self.exchange.errands()
+        if errands:
+            with self.wire.sending:
+                self.wire.transmit(errands)
 
     # Taking in
 
@@ -339,15 +349,17 @@ class ServerClient:
                 self.inbox.put(frame, HEADER_SIZE)
             case Op.PUBLISHED:
                 self.window.accept(frame.id)
-            case Op.TOPIC | Op.ROWS | Op.DECLARE | Op.DISOWN:
-                if frame.n in self.asked:  # else nobody waits for it any more
-                    self.asked[frame.n].answers.append(frame)
+            case Op.TOPIC | Op.ROWS | Op.DECLARE | Op.DISOWN | Op.HOLD:
+                self.questions.answer(frame)
             case Op.SUBSCRIBE:
                 self.inbox.confirm(frame.aux, frame.id, self.wire.link.epoch)
             case Op.UNSUBSCRIBE:
                 self.inbox.remove(frame.aux)
             case Op.REFUSED:
                 self.window.refuse(frame.id, frame.body.decode(errors="replace"))
+            case Op.RELEASED | Op.FORGET | Op.RETIRE:
+                if self.exchange is not None:
+                    self.exchange.hear(frame)
             case Op.ERROR:
                 self.wire.give_up(f"it refused: {frame.body.decode(errors='replace')}")
             case _:

@@ -19,6 +19,8 @@ CAPABILITIES = Capabilities(
 )
 
 EMBEDDED_SERVER_PORT = 31134
+SHARED_MEMORY = 512 << 20
+"""Bytes of shared memory that a client may have for what it sends, unless told otherwise."""
 
 Sync = Literal["none", "interval", "group"]
 """When a journal is forced to the disk: never by us, every 50 ms, or before each word."""

@@ -5,13 +5,13 @@ The payload of a message is never looked into, nor its envelope.
 
 from __future__ import annotations
 
-import struct
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from rustic_ai.core.errors import ProtocolError
 from rustic_ai.core.messaging.backend.embedded_backend.answers import Answers
+from rustic_ai.core.messaging.backend.embedded_backend.clients import Clients
 from rustic_ai.core.messaging.backend.embedded_backend.delivery import Delivery
 from rustic_ai.core.messaging.backend.embedded_backend.greeting import Greeter
 from rustic_ai.core.messaging.backend.embedded_backend.intake import Intake
@@ -20,21 +20,25 @@ from rustic_ai.core.messaging.backend.embedded_backend.places import PLACES, Pla
 from rustic_ai.core.messaging.backend.embedded_backend.protocol import (
     HEADER,
     HEADER_SIZE,
+    LARGE,
     MAX_FRAME,
     MAX_GREETING,
+    MAX_PAYLOAD,
     MAX_STEP,
     PUBLISH,
+    SHARED,
     STEP,
+    WELCOME,
     Frame,
     Op,
     pack,
     unpack_names,
 )
 from rustic_ai.core.messaging.backend.embedded_backend.session import Producer, Session
+from rustic_ai.core.messaging.backend.embedded_backend.shared.book import BOOKED, Book
 from rustic_ai.core.messaging.backend.embedded_backend.store import Bounds, Cursor, Store, Topic
 
 _unpack = HEADER.unpack_from
-_EPOCH = struct.Struct("<Q")
 _HOUSEKEEPING = 1.0
 """Seconds between looks at what is too old."""
 _TELL_DELAY = 0.005
@@ -46,6 +50,7 @@ class Limits:
     """What a server refuses. Sizes in bytes, time in seconds."""
 
     max_frame: int = MAX_FRAME
+    max_payload: int = MAX_PAYLOAD
     topics: int = 100_000
     subscriptions: int = 4096
     """Of one connection."""
@@ -80,13 +85,14 @@ class Core:
         self.store = Store(bounds or Bounds())
         self._journal = journal
         self._dirty: dict[Session, None] = {}
-        self._producers: dict[int, Producer] = {}
+        self._clients = Clients(self.limits.producers, self._forget_units)
         self._delivery = Delivery(self._dirty, self._remember)
+        self.book = Book(self._clients.session_of, self._delivery.send, self._delivery.moved)
         self._places = Places(
             self.store,
             self._delivery,
             open_topic=self.open_topic,
-            append=self._append,
+            append=self._append_and_book,
             remember=self._remember,
             forget=self._forget,
             room_may_have_come=self._room_may_have_come,
@@ -97,7 +103,9 @@ class Core:
             self._delivery,
             self._append,
             self._remember_units if journal is not None else None,
+            self.book,
             self.limits.max_frame,
+            self.limits.max_payload,
         )
         self._answers = Answers(self.store, self._delivery.send, self._facts)
         self._greeter = Greeter(token, self._delivery.send)
@@ -107,6 +115,7 @@ class Core:
             Op.QUERY: self._answers.answer,
             Op.GOODBYE: self._say_goodbye,
             **dict.fromkeys(PLACES, self._places.obey),
+            **dict.fromkeys(BOOKED, self.book.obey),
         }
         self._parked: dict[Session, None] = {}
         self._next_look = 0.0
@@ -126,22 +135,11 @@ class Core:
             assert topic.number == number
             topic.begin_at(recovered.starts.get(number, 0))
         for number, base, _, run in recovered.runs:
-            self.store.restore(self.store.topics[number], base, run)
-        for (number, subscriber), position in recovered.cursors.items():
             topic = self.store.topics[number]
-            place = min(max(position, topic.start), topic.end)
-            topic.cursors.append(
-                Cursor(
-                    topic,
-                    subscriber,
-                    durable=True,
-                    acked=place,
-                    sent=place,
-                    idle_since=time.monotonic(),
-                )
-            )
-        for client, units in recovered.producers.items():
-            self._producers[client] = Producer(client, units)
+            if self.store.restore(topic, base, run) & SHARED:
+                self.book.stored(topic, run, base)
+        self._places.restore(recovered.cursors)
+        self._clients.restore(recovered.producers)
 
     # Sessions
 
@@ -161,21 +159,8 @@ class Core:
         for cursor in list(session.cursors.values()):
             self._places.detach(cursor, lost=not session.said_goodbye)
             self._room_may_have_come(cursor.topic)
-        producer = session.producer
-        if producer is not None and producer.session is session:
-            producer.session = None
-            if session.said_goodbye:
-                self._forget_producer(producer)
-            elif len(self._producers) > self.limits.producers:
-                oldest = next((p for p in self._producers.values() if p.session is None), None)
-                if oldest is not None:
-                    self._forget_producer(oldest)
+        self._clients.left(session)
         self._dirty.pop(session, None)
-
-    def _forget_producer(self, producer: Producer) -> None:
-        self._producers.pop(producer.client, None)
-        if self._journal is not None:
-            self._journal.producer(producer.client, 0)
 
     def received(self, session: Session, data: bytes) -> None:
         """Apply what a client sent.
@@ -196,10 +181,10 @@ class Core:
         session.wanted = HEADER_SIZE
         while end - offset >= HEADER_SIZE:
             length, op, flags, aux, topic, n, id_ = _unpack(data, offset)
-            if not HEADER_SIZE <= length <= self._longest(session, op):
+            if not HEADER_SIZE <= length <= self._longest(session, op, flags):
                 raise ProtocolError(
                     summary=f"a frame of {length:,} bytes (allowed: {HEADER_SIZE} to "
-                    f"{self._longest(session, op):,})"
+                    f"{self._longest(session, op, flags):,})"
                 )
             if end - offset < length:
                 session.wanted = length
@@ -219,10 +204,11 @@ class Core:
                 return end
         return offset
 
-    def _longest(self, session: Session, op: int) -> int:
+    def _longest(self, session: Session, op: int, flags: int) -> int:
         if not session.greeted:
             return MAX_GREETING
-        return self.limits.max_frame * (MAX_STEP if op == Op.STEP else 1)
+        longest = self.limits.max_frame * (MAX_STEP if op == STEP else 1)
+        return longest + self.limits.max_payload if flags & LARGE else longest
 
     # What is stored
 
@@ -235,6 +221,12 @@ class Core:
                 self._tell_moved(self._journal)
         if topic.cursors:
             self._delivery.push(topic, run, base, len(ids))
+
+    def _append_and_book(self, topic: Topic, run: bytes, ids: Sequence[int], flags: int) -> None:
+        base = topic.end
+        self._append(topic, run, ids)
+        if flags & SHARED:
+            self.book.stored(topic, run, base)
 
     def _tell_moved(self, journal: Journal) -> None:
         for topic in self.store.moved:
@@ -261,6 +253,10 @@ class Core:
         if self._journal is not None:
             self._journal.producer(producer.client, producer.units)
 
+    def _forget_units(self, client: int) -> None:
+        if self._journal is not None:
+            self._journal.producer(client, 0)
+
     def _remember(self, cursor: Cursor) -> None:
         if self._journal is not None:
             self._journal.cursor(cursor.topic.number, cursor.subscriber, cursor.acked)
@@ -277,6 +273,9 @@ class Core:
 
     def _control(self, session: Session, frame: Frame) -> None:
         if not session.greeted:
+            if frame.op == Op.CHANNEL:
+                self._open_channel(session, frame.id)
+                return
             client = self._greeter.hear(session, frame)
             if client is not None:
                 self._welcome(session, client)
@@ -309,27 +308,33 @@ class Core:
         session.ended = session.said_goodbye = True
 
     def _welcome(self, session: Session, client: int) -> None:
-        producer = self._producers.get(client)
-        if producer is None:
-            producer = self._producers[client] = Producer(client)
+        producer = self._clients.open(client)
         if producer.session is not None:  # its old connection is lost, and we have not seen it yet
             self.evicted.append(producer.session)
             self.disconnected(producer.session)
         producer.session, session.producer = session, producer
         session.greeted = True
         session.told = producer.units
-        epoch, limit = _EPOCH.pack(self.epoch), self.limits.max_frame
-        self._delivery.send(session, pack(Op.HELLO, epoch, n=limit, id=producer.units))
+        body, limit = WELCOME.pack(self.epoch, self.limits.max_payload), self.limits.max_frame
+        self._delivery.send(session, pack(Op.HELLO, body, n=limit, id=producer.units))
+
+    def _open_channel(self, session: Session, client: int) -> None:
+        if not session.trusted or self._clients.session_of(client) is None:
+            raise ProtocolError(summary="a channel for descriptors of a client that is not here")
+        session.channel_of, session.greeted = client, True
+        self._delivery.send(session, pack(Op.CHANNEL, id=self.epoch))
 
     # Time
 
     @property
     def has_output(self) -> bool:
-        """Whether a session has output that `take_dirty` has not told of."""
-        return bool(self._dirty)
+        """Whether a session has output that `take_dirty` has not told of, or may get some."""
+        return bool(self._dirty or self._delivery.moved)
 
     def take_dirty(self) -> list[Session]:
         """Return the sessions that got output since the last call."""
+        if self._delivery.moved:
+            self.book.sweep()
         dirty = list(self._dirty)
         if self._intake.untold:
             for session in dirty:
@@ -362,7 +367,8 @@ class Core:
             self._look_around(now)
         if untold:
             return max(0.0, self._untold_since + _TELL_DELAY - now)
-        return self._next_look - now if self._parked or self.store.total else None
+        busy = self._parked or self.store.total or not self.book.is_empty
+        return self._next_look - now if busy else None
 
     def _look_around(self, now: float) -> None:
         for session in list(self._parked):
@@ -370,6 +376,7 @@ class Core:
                 del self._parked[session]
             elif now - session.parked_at > self.limits.wait_for_room:
                 self._intake.refuse_overdue(session)
+        self.book.tick(now)
         self.store.age(time.time())
         if self._journal is not None:
             self._tell_moved(self._journal)
@@ -387,5 +394,6 @@ class Core:
             "refused_connections": self.refused,
             "streams": self.streams,
             "waiting_publishers": len(self._parked),
+            "shared_memory": self.book.statistics(),
             "journal": self._journal.statistics() if self._journal is not None else None,
         }

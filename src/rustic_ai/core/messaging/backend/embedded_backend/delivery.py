@@ -32,6 +32,8 @@ class Delivery:
     def __init__(self, dirty: dict[Session, None], remember: Callable[[Cursor], None]) -> None:
         self._dirty = dirty
         self._remember = remember
+        self.moved: dict[Topic, None] = {}
+        """Topics with parts in slots of which something was acknowledged."""
         self.stalled: dict[Cursor, None] = {}
         """Cursors that wait for their session's output to get shorter."""
 
@@ -56,6 +58,8 @@ class Delivery:
             cursor.crashes = 0
             if cursor.durable:
                 self._remember(cursor)
+            if cursor.topic.shared:
+                self.moved[cursor.topic] = None
         if cursor.sent < cursor.topic.end:
             self.pump(cursor)
 

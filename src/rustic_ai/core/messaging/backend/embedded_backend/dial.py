@@ -28,6 +28,7 @@ from rustic_ai.core.messaging.backend.embedded_backend.access import (
 from rustic_ai.core.messaging.backend.embedded_backend.protocol import (
     MAGIC,
     VERSION,
+    WELCOME,
     Frame,
     FrameReader,
     Op,
@@ -42,7 +43,7 @@ SEND_DEADLINE = 30
 """Seconds after which a server that takes nothing counts as gone."""
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _NUMBER = struct.Struct("<Q")
-_LARGEST_ANSWER = 1 << 30
+_LARGEST_ANSWER = 1 << 31
 _RECEIVE = 256 << 10
 _BUFFERS = 1 << 20
 
@@ -77,7 +78,8 @@ class Link:
     units: int
     early: list[Frame]
     path: str
-    """How it was reached, for logs: 'unix' or 'tcp'."""
+    """How it was reached: 'unix' or 'tcp'."""
+    max_payload: int = 0
 
     def receive(self, timeout: float) -> list[Frame]:
         """Wait for frames.
@@ -132,6 +134,21 @@ def dial(address: Address, client: int) -> Link:
         if isinstance(e, PortTakenError | BackendUnavailableError):
             raise
         raise BackendUnavailableError(address=str(address), reason=str(e)) from e
+
+
+def dial_channel(address: Address) -> socket.socket:
+    """Connect to the Unix socket of a server, for descriptors.
+
+    Raises:
+        BackendUnavailableError: it has none, or is gone.
+    """
+    found = find_server(address.port)
+    if found is not None and found.socket_path is not None:
+        with contextlib.suppress(OSError):
+            return _connect_unix(str(found.socket_path))
+    raise BackendUnavailableError(
+        address=str(address), reason="no server of this user has a Unix socket there"
+    )
 
 
 def dial_patiently(address: Address, client: int, patience: float = CONNECT_DEADLINE) -> Link:
@@ -189,14 +206,14 @@ def _greet(address: Address, sock: socket.socket, client: int, path: str) -> Lin
             hello = _next(address, link, deadline)
         _require_welcome(address, hello)
         link.max_frame, link.units = hello.n, hello.id
-        (link.epoch,) = _NUMBER.unpack(hello.body)
+        link.epoch, link.max_payload = WELCOME.unpack(hello.body)
     return link
 
 
 def _require_welcome(address: Address, hello: Frame) -> None:
     if hello.op == Op.ERROR:
         raise AccessError(summary=f"{address} refused: {hello.body.decode(errors='replace')}")
-    if hello.op != Op.HELLO or len(hello.body) != _NUMBER.size:
+    if hello.op != Op.HELLO or len(hello.body) != WELCOME.size:
         raise PortTakenError(address=str(address))
 
 

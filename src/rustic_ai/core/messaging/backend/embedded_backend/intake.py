@@ -12,12 +12,20 @@ from rustic_ai.core.messaging.backend.embedded_backend.protocol import (
     ACK_NOW,
     HEADER,
     HEADER_SIZE,
+    LARGE,
     PUBLISH,
+    SHARED,
     Op,
     messages_in,
     pack,
 )
-from rustic_ai.core.messaging.backend.embedded_backend.session import Batch, Producer, Session
+from rustic_ai.core.messaging.backend.embedded_backend.session import (
+    Batch,
+    Producer,
+    Run,
+    Session,
+)
+from rustic_ai.core.messaging.backend.embedded_backend.shared.book import Book
 from rustic_ai.core.messaging.backend.embedded_backend.store import Cursor, Store, Topic
 
 _TELL_UNITS = 128
@@ -39,7 +47,9 @@ class Intake:
         delivery: is told of what was stored.
         append: stores a run.
         counted: is told of clients of whom units were stored; None: nobody is.
+        book: of slots in shared memory.
         max_frame: size of the largest message.
+        max_payload: of the largest with parts in its body.
     """
 
     def __init__(
@@ -48,10 +58,14 @@ class Intake:
         delivery: Delivery,
         append: Callable[[Topic, bytes, Sequence[int]], None],
         counted: Callable[[Producer], None] | None,
+        book: Book,
         max_frame: int,
+        max_payload: int,
     ) -> None:
         self._counted = counted
+        self._book = book
         self._max_frame = max_frame
+        self._max_payload = max_payload
         self._roomier: dict[Topic, None] = {}
         self._going_on = False
         self._store = store
@@ -76,11 +90,14 @@ class Intake:
             ids.append(message_id)
             offset += length
         run = data if first == 0 and offset == len(data) else data[first:offset]
-        self._check_sizes(run)
+        self._check(session, run, flags)
         if session.parked or topic.size + len(run) > self._pending:
-            self.take(session, Batch(len(ids), (), ((topic, run, ids),), bool(flags & ACK_NOW)))
+            self.take(session, len(ids), (), ((topic, run, ids, flags),), bool(flags & ACK_NOW))
         else:  # nearly always
+            base = topic.end
             self._append(topic, run, ids)
+            if flags & SHARED:
+                self._book.stored(topic, run, base)
             self._count(session, len(ids), urgent=bool(flags & ACK_NOW))
         return offset
 
@@ -91,7 +108,7 @@ class Intake:
             ProtocolError: something in it is wrong; nothing of it was applied.
         """
         acks: list[tuple[Cursor, int]] = []
-        runs: list[tuple[Topic, bytes, Sequence[int]]] = []
+        runs: list[Run] = []
         while offset < end:
             if end - offset < HEADER_SIZE:
                 raise ProtocolError(summary="a step that is cut off")
@@ -99,7 +116,7 @@ class Intake:
             if not HEADER_SIZE <= length <= end - offset:
                 raise ProtocolError(summary=f"a frame of {length:,} bytes in a step")
             if op == PUBLISH:
-                offset = self._collect(data, offset, end, runs)
+                offset = self._collect(session, data, offset, end, runs)
             elif op == ACK:
                 cursor = session.cursors.get(aux) or session.lost.get(aux)
                 if cursor is not None:
@@ -113,43 +130,43 @@ class Intake:
                 raise ProtocolError(summary=f"a frame of kind {op} in a step")
         urgent = bool(flags & ACK_NOW)
         if session.parked or session.lost or self._are_full(runs):
-            self.take(session, Batch(1, acks, runs, urgent))
+            self.take(session, 1, acks, runs, urgent)
         else:  # nearly always
             self._carry_out(session, acks, runs, 1, urgent=urgent)
 
     def _collect(
-        self,
-        data: bytes,
-        offset: int,
-        end: int,
-        runs: list[tuple[Topic, bytes, Sequence[int]]],
+        self, session: Session, data: bytes, offset: int, end: int, runs: list[Run]
     ) -> int:
         """Add the run of one topic that begins at `offset`; returns where it ends."""
-        first, ids = offset, []
+        first, ids, flags = offset, [], 0
         number = _unpack(data, offset)[4]
         while end - offset >= HEADER_SIZE:
-            length, op, _, _, other, _, id_ = _unpack(data, offset)
+            length, op, more, _, other, _, id_ = _unpack(data, offset)
             if op != PUBLISH or other != number or not HEADER_SIZE <= length <= end - offset:
                 break
+            flags |= more
             ids.append(id_)
             offset += length
         run = data[first:offset]
-        self._check_sizes(run)
-        runs.append((self._topic(number), run, ids))
+        self._check(session, run, flags)
+        runs.append((self._topic(number), run, ids, flags))
         return offset
 
-    def _are_full(self, runs: Sequence[tuple[Topic, bytes, Sequence[int]]]) -> bool:
-        return any(topic.size + len(run) > self._pending for topic, run, _ in runs)
+    def _are_full(self, runs: Sequence[Run]) -> bool:
+        return any(topic.size + len(run) > self._pending for topic, run, _, _ in runs)
 
-    def _check_sizes(self, run: bytes) -> None:
+    def _check(self, session: Session, run: bytes, flags: int) -> None:
+        """Make sure that a run may be stored."""
+        if flags & SHARED:
+            assert session.producer is not None
+            self._book.check(session.producer.client, run)
         if len(run) <= self._max_frame:
             return
         for stored in messages_in(run):
             size = HEADER_SIZE + stored.end - stored.start
-            if size > self._max_frame:
-                raise ProtocolError(
-                    summary=f"a frame of {size:,} bytes (allowed: {self._max_frame:,})"
-                )
+            limit = self._max_payload if stored.flags & LARGE else self._max_frame
+            if size > limit:
+                raise ProtocolError(summary=f"a frame of {size:,} bytes (allowed: {limit:,})")
 
     def _topic(self, number: int) -> Topic:
         topic = self._store.topic(number)
@@ -173,12 +190,21 @@ class Intake:
         else:
             self._delivery.acknowledge(cursor, position)
 
-    def take(self, session: Session, batch: Batch) -> None:
-        """Apply a batch, or park it behind those that wait.
+    def take(
+        self,
+        session: Session,
+        units: int,
+        acks: Sequence[tuple[Cursor, int]],
+        runs: Sequence[Run],
+        urgent: bool,  # noqa: FBT001 - as a `Batch` has it
+    ) -> None:
+        """Apply a batch, or park it behind those that wait; arguments as of `Batch`.
 
         Raises:
             ProtocolError: more waits than a client may send without our word.
         """
+        shared = [s for _, run, _, fl in runs if fl & SHARED for s in self._book.retain(run)]
+        batch = Batch(units, acks, runs, urgent, shared)
         if session.parked:
             if len(session.parked) > _MAX_PARKED:
                 raise ProtocolError(summary="the client sends on without waiting for our word")
@@ -191,9 +217,10 @@ class Intake:
         """Apply a batch; False where it must wait for room."""
         if session.lost and any(cursor in session.lost.values() for cursor, _ in batch.acks):
             self._fence(session)
+            self._book.release(batch.shared)
             return True
         store = self._store
-        for topic, run, _ in batch.runs:
+        for topic, run, _, _ in batch.runs:
             if store.has_room(topic, len(run)) or self._waits_for_itself(session, topic, len(run)):
                 continue
             match store.bounds.overflow:
@@ -206,13 +233,14 @@ class Intake:
                 case "drop_oldest":
                     store.make_room(topic, len(run))
         self._carry_out(session, batch.acks, batch.runs, batch.units, urgent=batch.urgent)
+        self._book.release(batch.shared)
         return True
 
     def _carry_out(
         self,
         session: Session,
         acks: Sequence[tuple[Cursor, int]],
-        runs: Sequence[tuple[Topic, bytes, Sequence[int]]],
+        runs: Sequence[Run],
         units: int,
         *,
         urgent: bool,
@@ -224,8 +252,11 @@ class Intake:
                 self._delivery.acknowledge(cursor, position)
                 if cursor.topic.waiting:
                     self._roomier[cursor.topic] = None
-        for topic, run, ids in runs:
+        for topic, run, ids, flags in runs:
+            base = topic.end
             self._append(topic, run, ids)
+            if flags & SHARED:
+                self._book.stored(topic, run, base)
         self._count(session, units, urgent=urgent)
 
     def _fence(self, session: Session) -> None:
@@ -279,6 +310,7 @@ class Intake:
             text += f": subscriber {slowest.subscriber!r} is {behind:,} messages behind"
         for unit in range(producer.units + 1, producer.units + batch.units + 1):
             self._delivery.send(session, pack(Op.REFUSED, text.encode(), id=unit))
+        self._book.release(batch.shared)
         self._count(session, batch.units, urgent=batch.urgent)
 
     def go_on(self, topic: Topic) -> None:
@@ -312,7 +344,7 @@ class Intake:
     def refuse_overdue(self, session: Session) -> None:
         """Give up what has waited too long for room, so that its sender need not wait for ever."""
         batch = session.parked.popleft()
-        full = next((t for t, _, _ in batch.runs if session in t.waiting), batch.runs[0][0])
+        full = next((t for t, *_ in batch.runs if session in t.waiting), batch.runs[0][0])
         self._refuse(session, batch, full)
         self._unpark(session, full)
         self.go_on(full)
@@ -320,7 +352,8 @@ class Intake:
     def lost(self, session: Session) -> None:
         """Forget what a session that has ended has sent and what was not stored."""
         for batch in session.parked:
-            for topic, _, _ in batch.runs:
+            for topic, *_ in batch.runs:
                 topic.waiting.pop(session, None)
+            self._book.release(batch.shared)
         session.parked.clear()
         self.untold.pop(session, None)

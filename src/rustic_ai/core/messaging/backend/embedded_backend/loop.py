@@ -17,6 +17,7 @@ from rustic_ai.core.messaging.backend.embedded_backend.journal import Journal
 from rustic_ai.core.messaging.backend.embedded_backend.poller import Poller
 from rustic_ai.core.messaging.backend.embedded_backend.protocol import Op, pack
 from rustic_ai.core.messaging.backend.embedded_backend.session import Session
+from rustic_ai.core.messaging.backend.embedded_backend.shared.descriptors import Descriptors
 from rustic_ai.core.messaging.core.stop_signal import StopSignal
 
 logger = logging.getLogger(__name__)
@@ -78,6 +79,7 @@ class Loop:
         self._poller = Poller()
         for fd in (self._stop_fd, *self._listeners):
             self._poller.register(fd, _READ)
+        self._descriptors = Descriptors(core.book)
         self._by_fd: dict[int, Connection] = {}
         self._connections: dict[Session, Connection] = {}
         self._greeting: dict[Connection, None] = {}
@@ -92,8 +94,8 @@ class Loop:
 
     @property
     def is_empty(self) -> bool:
-        """Whether no client is connected."""
-        return not self._connections
+        """Whether no client is connected; what only looks at shared memory does not count."""
+        return all(session.channel_of for session in self._connections)
 
     def turn(self) -> None:
         """Wait for something, and do it."""
@@ -117,6 +119,8 @@ class Loop:
             self._drop_ending()
         if self._greeting:
             self._drop_silent()
+        if core.book.closed:
+            self._descriptors.drop_unused()
 
     def _wait_for_streams(self, patience: float | None) -> list[tuple[int, int]]:
         """Wait for others, but not past the time to read the streams, which is done here."""
@@ -198,6 +202,7 @@ class Loop:
         for connection in list(self._connections.values()):
             self._drop(connection)
         self._poller.close()
+        self._descriptors.close_all()
         for listener in self._listeners.values():
             listener.close()
 
@@ -278,6 +283,10 @@ class Loop:
             self._drop(connection)
 
     def _receive(self, connection: Connection) -> None:
+        if connection.session.channel_of:
+            if not self._descriptors.read(connection.session.channel_of):
+                self._drop(connection)
+            return
         try:
             size = connection.socket.recv_into(self._buffer)
         except BlockingIOError:
@@ -287,6 +296,8 @@ class Loop:
             self._core.received(session, bytes(self._view[:size]))
             if self._greeting and session.greeted:
                 self._greeting.pop(connection, None)
+                if session.channel_of:
+                    self._descriptors.open(session.channel_of, connection.socket)
             if connection not in self._streaming:
                 self._may_stream(connection)
         if not size:
@@ -337,6 +348,8 @@ class Loop:
         self._end_stream(connection)
         self._core.refused += not connection.session.greeted
         self._core.disconnected(connection.session)
+        if connection.session.channel_of:
+            self._descriptors.close(connection.session.channel_of, connection.socket)
         self._by_fd.pop(connection.socket.fileno(), None)
         self._poller.unregister(connection.socket.fileno())
         connection.socket.close()

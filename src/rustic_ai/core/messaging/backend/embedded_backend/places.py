@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from rustic_ai.core.errors import ProtocolError
 from rustic_ai.core.messaging.backend.embedded_backend.delivery import Delivery
@@ -14,7 +14,9 @@ from rustic_ai.core.messaging.backend.embedded_backend.protocol import (
     FROM_NOW,
     HEADER,
     HEADER_SIZE,
+    LARGE,
     RESUME,
+    SHARED,
     Frame,
     Op,
     pack,
@@ -39,7 +41,7 @@ class Places:
         store: the topics.
         delivery: moves the cursors.
         open_topic: returns a topic of a namespace, made on first use.
-        append: stores a run, as if it had been published.
+        append: stores a run, its ids and flags, as if it had been published.
         remember: is told of places that must outlive the server.
         forget: is told of places that need not.
         room_may_have_come: is told of topics where nobody may want the oldest any more.
@@ -52,7 +54,7 @@ class Places:
         delivery: Delivery,
         *,
         open_topic: Callable[[str, str], Topic],
-        append: Callable[[Topic, bytes, list[int]], None],
+        append: Callable[[Topic, bytes, list[int], int], None],
         remember: Callable[[Cursor], None],
         forget: Callable[[Cursor], None],
         room_may_have_come: Callable[[Topic], None],
@@ -66,6 +68,11 @@ class Places:
         self._forget = forget
         self._room_may_have_come = room_may_have_come
         self._max_subscriptions = max_subscriptions
+
+    def restore(self, positions: Mapping[tuple[int, str], int]) -> None:
+        """Take up what a journal remembers: topic and subscriber -> position."""
+        for (number, subscriber), position in positions.items():
+            self._new_cursor(self._store.topics[number], subscriber, position, durable=True)
 
     def obey(self, session: Session, frame: Frame) -> None:
         """Do what a frame about places asks.
@@ -237,6 +244,7 @@ class Places:
             time.time_ns() // 1_000_000,
         )
         body = pack_dead_letter(note, frame[HEADER_SIZE:])
-        run = pack(Op.PUBLISH, body, flags=DEAD, topic=graveyard.number, id=message_id)
+        flags = DEAD | flags & (SHARED | LARGE)
+        run = pack(Op.PUBLISH, body, flags=flags, topic=graveyard.number, id=message_id)
         topic.dead += 1
-        self._append(graveyard, run, [message_id])
+        self._append(graveyard, run, [message_id], flags)

@@ -26,10 +26,16 @@ from rustic_ai.core.errors import ProtocolError
 
 HEADER = struct.Struct("<IBBHIIQ")
 HEADER_SIZE = HEADER.size
+FLAGS_AT = 5
+"""Where the flags stand in a frame."""
+WELCOME = struct.Struct("<QQ")
+"""Body of a server's HELLO: life of what it has stored, largest message with parts in its body."""
 MAGIC = int.from_bytes(b"RUSTICMP", "little")
-VERSION = 2
+VERSION = 3
 MAX_FRAME = (16 << 20) + (64 << 10)
 """Largest message that a server takes unless told otherwise, in bytes: 16 MiB and its envelope."""
+MAX_PAYLOAD = 1 << 30
+"""Largest message with parts in its body that a server takes unless told otherwise, in bytes."""
 MAX_STEP = 4
 """A STEP may be this many times as large as a message."""
 MAX_NAME = 1024
@@ -45,6 +51,12 @@ ACK_NOW = 1
 """Flag of PUBLISH and STEP: somebody waits for the server's word."""
 DEAD = 2
 """Flag of PUBLISH: the envelope stands behind a `DeadLetterNote`."""
+SHARED = 4
+"""Flag of PUBLISH: parts of it lie in slots."""
+LARGE = 8
+"""Flag of PUBLISH and STEP: parts stand in the body, which may be as large as `MAX_PAYLOAD`."""
+SEGMENT_SHIFT = 16
+"""The number of a slot is that of its segment, and in so many lowest bits its index there."""
 DURABLE = 1
 """Flag of SUBSCRIBE: the place in the topic outlives the connection."""
 RESUME = 2
@@ -74,6 +86,16 @@ class Op(IntEnum):
     REFUSED = 16  # S: id=unit that was not stored, body=text
     DECLARE = 17  # C: n=request topic id=position, body=subscriber.  S: n=request
     DISOWN = 18  # C: n=request, body=namespace, subscriber: all its places go.  S: n=request
+    # Of parts in shared memory: id is a slot, or where it says so a segment.
+    CHANNEL = 19  # C: first frame of a second connection, id=client.  S: id=epoch
+    OFFER = 20  # C, on the channel, with a descriptor: id=segment
+    WANT = 21  # C, on the channel: id=segment.  S: the same, with a descriptor, n=1; or n=0
+    HOLD = 22  # C: it looks at what lies there for longer than until its acknowledgement; or
+    #            n=request, body=use: may it, still?  S: n=request, aux=1 if so
+    UNHOLD = 23  # C: no more
+    RELEASED = 24  # S: nobody needs use n of it.  C: is that so?
+    FORGET = 25  # C: id=segment of its own is gone.  S: id=segment is gone
+    RETIRE = 26  # S: id=segment is idle for long; its owner should give it back to the system
 
 
 PUBLISH, DELIVER, ACK, STEP = int(Op.PUBLISH), int(Op.DELIVER), int(Op.ACK), int(Op.STEP)

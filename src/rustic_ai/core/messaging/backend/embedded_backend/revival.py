@@ -14,7 +14,6 @@ from rustic_ai.core.messaging.backend.embedded_backend.protocol import (
     pack,
     pack_names,
 )
-from rustic_ai.core.messaging.backend.embedded_backend.window import with_topic
 
 if TYPE_CHECKING:
     from rustic_ai.core.messaging.backend.embedded_backend.client import ServerClient
@@ -25,6 +24,8 @@ _ANSWER_DEADLINE = 10.0
 def restore(client: ServerClient, link: Link) -> list[Frame]:
     """Tell the server all that it must know; returns frames that came meanwhile."""
     same = link.epoch == client.wire.link.epoch
+    exchange = client.exchange
+    questions = exchange.resume(link.epoch) if exchange is not None else []
     numbers, others = _open_topics(client, link)
     with client.wire.state:
         client.topics = {numbers[n]: names for n, names in client.topics.items()}
@@ -32,13 +33,12 @@ def restore(client: ServerClient, link: Link) -> list[Frame]:
             client.window.renumber(numbers, keep_acks=same)
             for subscription in client.inbox.all():
                 subscription.topic = numbers[subscription.topic]
-            for asked in client.asked.values():
-                asked.frame = with_topic(asked.frame, numbers)
+            client.questions.renumber(numbers)
             client.renumbered(numbers)
         frames = _subscriptions(client, same=same)
         frames += client.window.resume(link.units)
-        frames += [asked.frame for asked in client.asked.values() if not asked.answers]
-    data = b"".join(frames)
+        frames += client.questions.open()
+    data = b"".join(frames + questions)
     if data:
         link.socket.sendall(data)
     return others

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rustic_ai.core.messaging.backend.embedded_backend.protocol import HEADER_SIZE
 from rustic_ai.core.messaging.backend.embedded_backend.store import Cursor, Topic
@@ -21,13 +21,19 @@ class Producer:
     session: Session | None = None
 
 
+Run = tuple[Topic, bytes, Sequence[int], int]
+"""Messages for one topic, their ids, and all their flags together."""
+
+
 class Batch(NamedTuple):
     """What is applied whole or not at all: acknowledgements, and runs of messages."""
 
     units: int
     acks: Sequence[tuple[Cursor, int]]
-    runs: Sequence[tuple[Topic, bytes, Sequence[int]]]
+    runs: Sequence[Run]
     urgent: bool
+    shared: Sequence[Any] = ()
+    """Slots that it needs, where it waits for room."""
 
 
 @dataclass(slots=True, eq=False)
@@ -48,6 +54,8 @@ class Session:
     producer: Producer | None = None
     client: int = 0
     """Who it says it is, while its proof is awaited."""
+    channel_of: int = 0
+    """The client whose descriptors travel on this connection, and nothing else."""
     nonces: tuple[bytes, bytes] | None = None
     """The client's and ours, while its proof is awaited."""
     buffer: bytearray = field(default_factory=bytearray)

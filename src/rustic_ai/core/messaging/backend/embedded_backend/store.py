@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from array import array
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rustic_ai.core.messaging.backend.embedded_backend.config import Overflow
 from rustic_ai.core.messaging.backend.embedded_backend.protocol import cut_run, messages_in
@@ -84,6 +85,8 @@ class Topic:
     cursors: list[Cursor] = field(default_factory=list)
     waiting: dict[Session, None] = field(default_factory=dict)
     """Sessions whose messages wait for room."""
+    shared: deque[tuple[int, Any]] = field(default_factory=deque)
+    """Positions of messages with parts in slots, and what the server's book knows of these."""
     dead: int = 0
     dropped: int = 0
     _first: int = 0
@@ -307,9 +310,14 @@ class Store:
                 topic, position = found[message_id]
                 yield topic.message_at(position)
 
-    def restore(self, topic: Topic, base: int, run: bytes) -> None:
-        """Take a run that a journal remembers."""
+    def restore(self, topic: Topic, base: int, run: bytes) -> int:
+        """Take a run that a journal remembers; returns all flags of its messages together."""
         if topic.start == topic.end:
             topic.begin_at(base)
-        topic.append(run, [stored.id for stored in messages_in(run)], time.time())
+        ids, flags = [], 0
+        for stored in messages_in(run):
+            ids.append(stored.id)
+            flags |= stored.flags
+        topic.append(run, ids, time.time())
         self.total += len(run)
+        return flags

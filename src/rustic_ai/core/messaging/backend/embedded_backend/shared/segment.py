@@ -1,0 +1,97 @@
+"""A piece of memory that processes can share: made, sealed, checked, mapped. Linux."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import mmap
+import os
+from typing import Any
+
+SUPPORTED = hasattr(os, "memfd_create")
+_F_SEAL_FUTURE_WRITE = 0x10  # Linux 5.1; not in every `fcntl` module
+_SHAPE_SEALS = getattr(fcntl, "F_SEAL_SHRINK", 0) | getattr(fcntl, "F_SEAL_GROW", 0)
+_libc = ctypes.CDLL(None, use_errno=True)
+_mmap, _munmap = _libc.mmap, _libc.munmap
+_mmap.restype = ctypes.c_void_p
+_mmap.argtypes = (
+    ctypes.c_void_p,
+    ctypes.c_size_t,
+    ctypes.c_int,
+    ctypes.c_int,
+    ctypes.c_int,
+    ctypes.c_long,
+)
+_munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+_FAILED = ctypes.c_void_p(-1).value
+
+
+class Mapping:
+    """A segment in this process's memory; it stays there until nothing refers to it any more.
+
+    Python's own `mmap` does not tell the address of what may only be read.
+    """
+
+    def __init__(self, fd: int, size: int, *, writable: bool) -> None:
+        protection = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
+        address = _mmap(None, size, protection, mmap.MAP_SHARED, fd, 0)
+        if address == _FAILED:
+            error = ctypes.get_errno()
+            raise OSError(error, f"{size:,} bytes cannot be mapped: {os.strerror(error)}")
+        self.address: int = address
+        self.size = size
+
+    def __del__(self, _munmap: Any = _munmap) -> None:
+        if hasattr(self, "address"):
+            _munmap(self.address, self.size)
+
+
+def make_segment(name: str, size: int) -> tuple[int, Mapping]:
+    """Make a segment that nobody else can write, shrink or grow.
+
+    Returns:
+        Its descriptor, and its mapping, which can be written.
+
+    Raises:
+        OSError: there is no memory, or no descriptor left.
+    """
+    fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        os.ftruncate(fd, size)
+        mapping = Mapping(fd, size, writable=True)
+        seals = _SHAPE_SEALS | fcntl.F_SEAL_SEAL
+        try:
+            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals | _F_SEAL_FUTURE_WRITE)
+        except OSError:  # before Linux 5.1: receivers map it to read all the same
+            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd, mapping
+
+
+def sealed_size(fd: int) -> int | None:
+    """Return the size of a segment that cannot shrink, in bytes; None of anything else.
+
+    Whoever maps a file that shrinks is killed when it touches what is gone.
+    """
+    with contextlib.suppress(OSError):
+        if fcntl.fcntl(fd, fcntl.F_GET_SEALS) & _SHAPE_SEALS == _SHAPE_SEALS:
+            return os.fstat(fd).st_size
+    return None
+
+
+def block_in(mapping: Mapping, offset: int, size: int) -> Any:
+    """Return an object over a piece of a mapping, whose memoryviews and arrays keep it alive.
+
+    It takes weak references, so that its end can be seen: that is when nothing refers to the piece.
+    """
+    block: Any = (ctypes.c_char * size).from_address(mapping.address + offset)
+    block.mapping = mapping
+    return block
+
+
+def address_of(block: Any) -> int:
+    """Return where a block begins in this process's memory."""
+    return ctypes.addressof(block)
