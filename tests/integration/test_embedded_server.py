@@ -24,7 +24,7 @@ from rustic_ai.core.messaging.backend.embedded_backend import (
 )
 from rustic_ai.core.messaging.backend.embedded_backend.access import find_server
 from rustic_ai.core.messaging.backend.embedded_backend.config import Overflow
-from rustic_ai.core.messaging.backend.embedded_backend.core import Limits
+from rustic_ai.core.messaging.backend.embedded_backend.limits import Limits
 from rustic_ai.core.messaging.backend.embedded_backend.store import Bounds
 from rustic_ai.core.messaging.core.messaging_config import MessagingConfig
 from rustic_ai.core.messaging.core.priority import Priority

@@ -11,7 +11,8 @@ import pytest
 
 from rustic_ai.core.errors import ProtocolError
 from rustic_ai.core.messaging.backend.embedded_backend.access import NONCE_SIZE, matches, proof
-from rustic_ai.core.messaging.backend.embedded_backend.core import Core, Limits
+from rustic_ai.core.messaging.backend.embedded_backend.core import Core
+from rustic_ai.core.messaging.backend.embedded_backend.limits import Limits
 from rustic_ai.core.messaging.backend.embedded_backend.protocol import (
     ACK_NOW,
     FROM_NOW,

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from rustic_ai.core.errors import ProtocolError
-from rustic_ai.core.messaging.backend.embedded_backend.core import Core, Limits
+from rustic_ai.core.messaging.backend.embedded_backend.core import Core
+from rustic_ai.core.messaging.backend.embedded_backend.limits import Limits
 from rustic_ai.core.messaging.backend.embedded_backend.protocol import (
     FROM_NOW,
     HEADER,

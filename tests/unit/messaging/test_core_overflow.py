@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from rustic_ai.core.messaging.backend.embedded_backend.core import Core, Limits
+from rustic_ai.core.messaging.backend.embedded_backend.core import Core
+from rustic_ai.core.messaging.backend.embedded_backend.limits import Limits
 from rustic_ai.core.messaging.backend.embedded_backend.protocol import (
     DURABLE,
     HEADER_SIZE,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import pytest
 
@@ -22,6 +23,7 @@ from rustic_ai.core.messaging.backend.embedded_backend.protocol import (
 )
 from rustic_ai.core.messaging.backend.embedded_backend.store import Bounds
 from rustic_ai.core.messaging.core.dead_letter import unpack_dead_letter
+from tests.unit.messaging.journals import opened
 from tests.unit.messaging.wire import Got, Peer, ack, got, ids, message, ops, step, subscribe
 
 
@@ -220,6 +222,28 @@ def test_a_crash_brings_messages_again_and_counts() -> None:
     survivor.lose()
     frames = Peer(core).send(subscribe(1, topic))
     assert got(frames) == [Got(1, 11, 2), Got(2, 12, 2), Got(3, 13, 2)], "it begins to count anew"
+
+
+def test_crashes_are_counted_across_a_restart_of_the_server(tmp_path: Path) -> None:
+    """What a journal remembers of them makes the message a dead letter after the third of all."""
+    with opened(tmp_path) as (journal, _):
+        core = Core(journal=journal)
+        _, topic = with_messages(core, 10, 11)
+        for _ in range(2):
+            subscriber = Peer(core)
+            subscriber.send(subscribe(1, topic, max_attempts=3))
+            subscriber.lose()
+        journal.commit()
+    with opened(tmp_path) as (journal, recovered):
+        core = Core(journal=journal)
+        core.restore(recovered)
+        subscriber = Peer(core)
+        frames = subscriber.send(subscribe(1, topic, max_attempts=3))
+        assert got(frames) == [Got(0, 10, 3), Got(1, 11, 1)]
+        subscriber.lose()
+        frames = Peer(core).send(subscribe(1, topic, max_attempts=3))
+        assert got(frames) == [Got(1, 11, 2)]
+        assert core.store.topics[topic].dead == 1
 
 
 def test_a_message_that_kills_becomes_a_dead_letter() -> None:

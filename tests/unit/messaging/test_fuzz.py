@@ -15,7 +15,8 @@ import pytest
 
 from rustic_ai.core.errors import ProtocolError
 from rustic_ai.core.messaging.backend.embedded_backend.config import Overflow
-from rustic_ai.core.messaging.backend.embedded_backend.core import Core, Limits
+from rustic_ai.core.messaging.backend.embedded_backend.core import Core
+from rustic_ai.core.messaging.backend.embedded_backend.limits import Limits
 from rustic_ai.core.messaging.backend.embedded_backend.protocol import (
     FROM_NOW,
     HEADER,

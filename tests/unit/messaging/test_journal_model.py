@@ -24,6 +24,7 @@ class Model:
     runs: list[tuple[int, int, int, bytes]] = field(default_factory=list)
     ends: dict[int, int] = field(default_factory=dict)
     cursors: dict[tuple[int, str], int] = field(default_factory=dict)
+    crashes: dict[tuple[int, str], int] = field(default_factory=dict)
     producers: dict[int, int] = field(default_factory=dict)
     starts: dict[int, int] = field(default_factory=dict)
 
@@ -34,6 +35,7 @@ class Model:
             list(self.runs),
             dict(self.ends),
             dict(self.cursors),
+            dict(self.crashes),
             dict(self.producers),
             dict(self.starts),
         )
@@ -74,11 +76,20 @@ class JournalAndModel(RuleBasedStateMachine):
     def cursor(self, topic: int, name: str, position: int) -> None:
         self.journal.cursor(topic, name, position)
         self.now.cursors[topic, name] = position
+        self.now.crashes.pop((topic, name), None)
+
+    @precondition(lambda self: self.now.cursors)
+    @rule(data=st.data(), count=st.integers(1, 4))
+    def crashed(self, data: st.DataObject, count: int) -> None:
+        place = data.draw(st.sampled_from(sorted(self.now.cursors)))
+        self.journal.crashed(*place, count)
+        self.now.crashes[place] = count
 
     @rule(topic=numbers, name=names)
     def forget(self, topic: int, name: str) -> None:
         self.journal.forget(topic, name)
         self.now.cursors.pop((topic, name), None)
+        self.now.crashes.pop((topic, name), None)
 
     @rule(client=numbers, accepted=st.integers(0, 3))
     def producer(self, client: int, accepted: int) -> None:
@@ -128,6 +139,7 @@ class JournalAndModel(RuleBasedStateMachine):
         assert (back.epoch, back.cut) == (self.epoch, torn)
         assert {number: tuple(rest) for number, *rest in back.topics} == self.kept.topics
         assert back.cursors == self.kept.cursors
+        assert back.crashes == self.kept.crashes
         assert back.producers == self.kept.producers
         assert back.starts == self.kept.starts
         for topic in self.kept.topics:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from rustic_ai.core.errors import ProtocolError
 from rustic_ai.core.messaging.backend.embedded_backend.answers import Answers
@@ -16,14 +15,13 @@ from rustic_ai.core.messaging.backend.embedded_backend.delivery import Delivery
 from rustic_ai.core.messaging.backend.embedded_backend.greeting import Greeter
 from rustic_ai.core.messaging.backend.embedded_backend.intake import Intake
 from rustic_ai.core.messaging.backend.embedded_backend.journal import Journal, Recovered
+from rustic_ai.core.messaging.backend.embedded_backend.limits import Limits
 from rustic_ai.core.messaging.backend.embedded_backend.places import PLACES, Places
 from rustic_ai.core.messaging.backend.embedded_backend.protocol import (
     HEADER,
     HEADER_SIZE,
     LARGE,
-    MAX_FRAME,
     MAX_GREETING,
-    MAX_PAYLOAD,
     MAX_STEP,
     PUBLISH,
     SHARED,
@@ -43,21 +41,6 @@ _HOUSEKEEPING = 1.0
 """Seconds between looks at what is too old."""
 _TELL_DELAY = 0.005
 """Seconds that a client may have to wait for the word that its messages are stored."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What a server refuses. Sizes in bytes, time in seconds."""
-
-    max_frame: int = MAX_FRAME
-    max_payload: int = MAX_PAYLOAD
-    topics: int = 100_000
-    subscriptions: int = 4096
-    """Of one connection."""
-    producers: int = 10_000
-    """Clients that are remembered without a connection."""
-    wait_for_room: float = 25.0
-    """How long a message may wait for room in its topic."""
 
 
 class Core:
@@ -138,7 +121,7 @@ class Core:
             topic = self.store.topics[number]
             if self.store.restore(topic, base, run) & SHARED:
                 self.book.stored(topic, run, base)
-        self._places.restore(recovered.cursors)
+        self._places.restore(recovered.cursors, recovered.crashes)
         self._clients.restore(recovered.producers)
 
     # Sessions
@@ -260,6 +243,8 @@ class Core:
     def _remember(self, cursor: Cursor) -> None:
         if self._journal is not None:
             self._journal.cursor(cursor.topic.number, cursor.subscriber, cursor.acked)
+            if cursor.crashes:
+                self._journal.crashed(cursor.topic.number, cursor.subscriber, cursor.crashes)
 
     def _forget(self, cursor: Cursor) -> None:
         if self._journal is not None:
@@ -301,8 +286,8 @@ class Core:
 
     def _tell_topic(self, session: Session, frame: Frame) -> None:
         (namespace, name), _ = unpack_names(frame.body, 2)
-        topic = self.open_topic(namespace, name)
-        self._delivery.send(session, pack(Op.TOPIC, n=frame.n, topic=topic.number))
+        number = self.open_topic(namespace, name).number
+        self._delivery.send(session, pack(Op.TOPIC, n=frame.n, topic=number))
 
     def _say_goodbye(self, session: Session, _: Frame) -> None:
         session.ended = session.said_goodbye = True

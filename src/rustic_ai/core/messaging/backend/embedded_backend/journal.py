@@ -138,6 +138,7 @@ class Journal:
             topics=sorted((number, *names) for number, names in state.topics.items()),
             runs=log.runs,
             cursors=dict(state.cursors),
+            crashes=dict(state.crashes),
             producers=dict(state.producers),
             starts=dict(state.starts),
             epoch=self._writer.segment.epoch,
@@ -169,11 +170,15 @@ class Journal:
 
     def cursor(self, topic: int, subscriber: str, position: int) -> None:
         """Say how far a subscriber has read."""
-        self._changes.cursors[topic, subscriber] = position
+        self._changes.cursor(topic, subscriber, position)
+
+    def crashed(self, topic: int, subscriber: str, count: int) -> None:
+        """Say how often a subscriber was lost with the message that it has not read in hand."""
+        self._changes.crashes[topic, subscriber] = count
 
     def forget(self, topic: int, subscriber: str) -> None:
         """Forget a subscriber of a topic."""
-        self._changes.cursors[topic, subscriber] = None
+        self._changes.cursor(topic, subscriber, None)
 
     def producer(self, client: int, accepted: int) -> None:
         """Say how much of a client was accepted; 0 forgets it."""

@@ -11,7 +11,7 @@ Every record is a 24-byte little-endian header and a body::
     u32 length  of the body
     u8  kind
     3x
-    u64 value   position, start, client, or how much of this file was on disk (COMMIT)
+    u64 value   position, start, client, number of crashes, or how much of the file was on disk
     u32 topic   number of the topic, or the length of the batch (COMMIT)
     u32 n       how many messages, or crc32 of all before it in the batch (COMMIT)
 
@@ -46,6 +46,7 @@ PRODUCER = 5
 START = 6
 SNAPSHOT = 7
 COMMIT = 8
+CRASHES = 9
 COMMIT_MARK = struct.pack("<IB3s", 0, COMMIT, b"END")
 
 Run = tuple[int, int, int, bytes]
@@ -58,6 +59,8 @@ class State:
 
     topics: dict[int, tuple[str, str]] = field(default_factory=dict)
     cursors: dict[tuple[int, str], int] = field(default_factory=dict)
+    crashes: dict[tuple[int, str], int] = field(default_factory=dict)
+    """How often the message at a cursor was in hand when its subscriber's process was lost."""
     producers: dict[int, int] = field(default_factory=dict)
     starts: dict[int, int] = field(default_factory=dict)
 
@@ -68,13 +71,20 @@ class State:
             self.topics[topic] = (body[2 : 2 + size].decode(), body[2 + size :].decode())
         elif kind == CURSOR:
             self.cursors[topic, body.decode()] = value
+            self.crashes.pop((topic, body.decode()), None)
         elif kind == FORGET:
             self.cursors.pop((topic, body.decode()), None)
+            self.crashes.pop((topic, body.decode()), None)
+        elif kind == CRASHES:
+            self.crashes[topic, body.decode()] = value
         elif kind == START:
             self.starts[topic] = value
         elif kind == SNAPSHOT:
-            for known in (self.topics, self.cursors, self.producers, self.starts):
-                known.clear()
+            self.topics.clear()
+            self.starts.clear()
+            self.producers.clear()
+            self.cursors.clear()
+            self.crashes.clear()
         elif accepted := _U64.unpack(body)[0]:
             self.producers[value] = accepted
         else:
@@ -87,6 +97,7 @@ class Changes:
 
     topics: dict[int, tuple[str, str]] = field(default_factory=dict)
     cursors: dict[tuple[int, str], int | None] = field(default_factory=dict)
+    crashes: dict[tuple[int, str], int] = field(default_factory=dict)
     producers: dict[int, int] = field(default_factory=dict)
     starts: dict[int, int] = field(default_factory=dict)
 
@@ -94,11 +105,21 @@ class Changes:
     def all_of(cls, state: State) -> Changes:
         """Return what leads from nothing to `state`."""
         return cls(
-            dict(state.topics), dict(state.cursors), dict(state.producers), dict(state.starts)
+            dict(state.topics),
+            dict(state.cursors),
+            dict(state.crashes),
+            dict(state.producers),
+            dict(state.starts),
         )
 
     def __bool__(self) -> bool:
-        return bool(self.cursors or self.producers or self.starts or self.topics)
+        return bool(self.cursors or self.producers or self.starts or self.topics or self.crashes)
+
+    def cursor(self, topic: int, subscriber: str, position: int | None) -> None:
+        """Note how far a subscriber has read; None: forget it. What it read crashed nobody."""
+        self.cursors[topic, subscriber] = position
+        if self.crashes:
+            self.crashes.pop((topic, subscriber), None)
 
     def records(self) -> Iterator[bytes]:
         """Yield them as records."""
@@ -108,6 +129,8 @@ class Changes:
         for (topic, subscriber), position in self.cursors.items():
             kind = FORGET if position is None else CURSOR
             yield _record(kind, position or 0, topic, subscriber.encode())
+        for (topic, subscriber), count in self.crashes.items():
+            yield _record(CRASHES, count, topic, subscriber.encode())
         for client, accepted in self.producers.items():
             yield _record(PRODUCER, client, 0, _U64.pack(accepted))
         for topic, start in self.starts.items():
@@ -118,10 +141,12 @@ class Changes:
         state.topics |= self.topics
         state.starts |= self.starts
         for place, position in self.cursors.items():
+            state.crashes.pop(place, None)
             if position is None:
                 state.cursors.pop(place, None)
             else:
                 state.cursors[place] = position
+        state.crashes |= self.crashes
         for client, accepted in self.producers.items():
             if accepted:
                 state.producers[client] = accepted

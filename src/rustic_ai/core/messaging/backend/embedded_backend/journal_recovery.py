@@ -14,6 +14,7 @@ from zlib import crc32
 from rustic_ai.core.errors import JournalError
 from rustic_ai.core.messaging.backend.embedded_backend.journal_records import (
     COMMIT,
+    CRASHES,
     MAGIC,
     RECORD,
     RECORD_SIZE,
@@ -95,6 +96,7 @@ class Recovered:
     topics: list[tuple[int, str, str]] = field(default_factory=list)
     runs: list[Run] = field(default_factory=list)
     cursors: dict[tuple[int, str], int] = field(default_factory=dict)
+    crashes: dict[tuple[int, str], int] = field(default_factory=dict)
     producers: dict[int, int] = field(default_factory=dict)
     starts: dict[int, int] = field(default_factory=dict)
     epoch: int = 0
@@ -209,7 +211,7 @@ def _read_batches(segment: Segment, data: bytes, state: State) -> tuple[list[Run
             others.clear()
             whole = len(runs)
             position = good = body
-        elif 0 < kind <= SNAPSHOT:
+        elif 0 < kind <= SNAPSHOT or kind == CRASHES:
             position = body + length
             others.append((kind, value, topic, data[body:position]))
         else:

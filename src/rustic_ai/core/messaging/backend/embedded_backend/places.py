@@ -69,10 +69,16 @@ class Places:
         self._room_may_have_come = room_may_have_come
         self._max_subscriptions = max_subscriptions
 
-    def restore(self, positions: Mapping[tuple[int, str], int]) -> None:
-        """Take up what a journal remembers: topic and subscriber -> position."""
+    def restore(
+        self, positions: Mapping[tuple[int, str], int], crashes: Mapping[tuple[int, str], int]
+    ) -> None:
+        """Take up what a journal remembers: topic and subscriber -> position, number of crashes."""
         for (number, subscriber), position in positions.items():
-            self._new_cursor(self._store.topics[number], subscriber, position, durable=True)
+            topic = self._store.topics[number]
+            cursor = self._new_cursor(topic, subscriber, position, durable=True)
+            cursor.crashes = crashes.get((number, subscriber), 0) if cursor.acked == position else 0
+            if cursor.crashes:
+                cursor.seen = position + 1
 
     def obey(self, session: Session, frame: Frame) -> None:
         """Do what a frame about places asks.
@@ -185,6 +191,7 @@ class Places:
         cursor.sent = cursor.acked
         if resume:
             cursor.crashes = max(0, cursor.crashes - 1)
+            self._remember(cursor)
             cursor.sent = min(max(position, cursor.sent), topic.end)
             cursor.seen = min(cursor.seen, cursor.sent)
         session.lost.pop(number, None)
@@ -205,6 +212,7 @@ class Places:
         elif lost and cursor.sent > cursor.acked:
             cursor.crashes += 1
             cursor.seen = max(cursor.seen, cursor.sent)
+            self._remember(cursor)
 
     def drop(self, cursor: Cursor) -> None:
         """Give up a place."""

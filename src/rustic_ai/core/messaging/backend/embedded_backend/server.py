@@ -17,8 +17,9 @@ from rustic_ai.core.messaging.backend.embedded_backend.config import (
     EMBEDDED_SERVER_PORT,
     Sync,
 )
-from rustic_ai.core.messaging.backend.embedded_backend.core import Core, Limits
+from rustic_ai.core.messaging.backend.embedded_backend.core import Core
 from rustic_ai.core.messaging.backend.embedded_backend.journal import Journal
+from rustic_ai.core.messaging.backend.embedded_backend.limits import Limits
 from rustic_ai.core.messaging.backend.embedded_backend.loop import Loop
 from rustic_ai.core.messaging.backend.embedded_backend.store import Bounds
 from rustic_ai.core.messaging.core.stop_signal import StopSignal
