@@ -9,8 +9,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rustic_ai.core.errors import AgentStartError, GuildError
-from rustic_ai.core.guild.execution.multiprocess.restarts import RestartHistory
 from rustic_ai.core.guild.execution.stats import AgentState, ExitReport
+from rustic_ai.core.guild.execution.supervision.restarts import RestartHistory
 from rustic_ai.core.guild.spec import AgentSpec
 from rustic_ai.core.guild.supervision import RestartPolicy
 from rustic_ai.ray.directory import Record
@@ -18,7 +18,7 @@ from rustic_ai.ray.life import ActorLife
 from rustic_ai.ray.wish import Wish
 
 if TYPE_CHECKING:
-    from rustic_ai.core.guild.execution.multiprocess.reactor import Timer
+    from rustic_ai.core.guild.execution.supervision.reactor import Timer
     from rustic_ai.ray.supervisor import Supervisor
 
 

@@ -16,8 +16,8 @@ from rustic_ai.core.guild.execution.multiprocess.exit_report import describe_end
 from rustic_ai.core.guild.execution.multiprocess.exit_status import exit_status
 from rustic_ai.core.guild.execution.multiprocess.launchers import Ending
 from rustic_ai.core.guild.execution.multiprocess.life import start_error
-from rustic_ai.core.guild.execution.multiprocess.reactor import Reactor, Timer
 from rustic_ai.core.guild.execution.stats import ExitReport
+from rustic_ai.core.guild.execution.supervision.reactor import Reactor, Timer
 from rustic_ai.ray.cluster import Cluster
 from rustic_ai.ray.installed import import_ray, machine
 from rustic_ai.ray.order import Outcome, Started

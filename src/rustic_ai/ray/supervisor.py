@@ -9,9 +9,9 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 
-from rustic_ai.core.guild.execution.multiprocess.reactor import Action, Reactor, Timer
-from rustic_ai.core.guild.execution.multiprocess.restarts import decide
 from rustic_ai.core.guild.execution.stats import AgentEvent, AgentState, ExitReport
+from rustic_ai.core.guild.execution.supervision.reactor import Action, Reactor, Timer
+from rustic_ai.core.guild.execution.supervision.restarts import decide
 from rustic_ai.core.guild.supervision import Strategy
 from rustic_ai.ray.agent import RayAgent
 from rustic_ai.ray.cluster import Cluster

@@ -42,8 +42,8 @@ from rustic_ai.core.guild.execution.multiprocess.launchers import (
     Launcher,
     control_pair,
 )
-from rustic_ai.core.guild.execution.multiprocess.reactor import Reactor, Timer
 from rustic_ai.core.guild.execution.stats import ExitReport
+from rustic_ai.core.guild.execution.supervision.reactor import Reactor, Timer
 
 logger = logging.getLogger(__name__)
 

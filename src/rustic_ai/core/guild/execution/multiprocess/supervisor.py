@@ -14,11 +14,11 @@ from rustic_ai.core.guild.execution.multiprocess.boot import BootFile
 from rustic_ai.core.guild.execution.multiprocess.health import Health, HealthLimits
 from rustic_ai.core.guild.execution.multiprocess.launchers import Launcher
 from rustic_ai.core.guild.execution.multiprocess.life import AgentLife, Deadlines, Identity
-from rustic_ai.core.guild.execution.multiprocess.reactor import Action, Reactor, Timer
-from rustic_ai.core.guild.execution.multiprocess.restarts import decide
 from rustic_ai.core.guild.execution.multiprocess.table import SharedTable
 from rustic_ai.core.guild.execution.multiprocess.wrapper import MultiProcessAgentWrapper
 from rustic_ai.core.guild.execution.stats import AgentEvent, AgentState, ExitReport
+from rustic_ai.core.guild.execution.supervision.reactor import Action, Reactor, Timer
+from rustic_ai.core.guild.execution.supervision.restarts import decide
 from rustic_ai.core.guild.supervision import Strategy
 
 logger = logging.getLogger(__name__)

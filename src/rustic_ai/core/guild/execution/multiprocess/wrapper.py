@@ -18,15 +18,15 @@ from rustic_ai.core.guild.execution.multiprocess.life import (
     start_error,
 )
 from rustic_ai.core.guild.execution.multiprocess.pulse import message_in_hand, seen_in
-from rustic_ai.core.guild.execution.multiprocess.restarts import RestartHistory
 from rustic_ai.core.guild.execution.multiprocess.table import Place, Record
 from rustic_ai.core.guild.execution.stats import AgentState, ExitReport, ProcessInfo
+from rustic_ai.core.guild.execution.supervision.restarts import RestartHistory
 from rustic_ai.core.guild.supervision import ResourceLimits, Restart, RestartPolicy
 from rustic_ai.core.messaging.core.messaging_config import MessagingConfig
 
 if TYPE_CHECKING:
-    from rustic_ai.core.guild.execution.multiprocess.reactor import Timer
     from rustic_ai.core.guild.execution.multiprocess.supervisor import Supervisor
+    from rustic_ai.core.guild.execution.supervision.reactor import Timer
 
 _MAX_LOST = 3
 """How often a start is tried again whose nursery ended under it."""
