@@ -269,7 +269,7 @@ class RayExecutionEngine(ExecutionEngine):
         """
         agent = self._agents.get((guild_id, agent_id))
         if agent is not None:
-            agent.request_stop(self._settings.stop_timeout).result()
+            agent.request_stop().result()
             self._dismiss(agent)
 
     def shutdown(self, timeout: float | None = None) -> None:
@@ -282,8 +282,7 @@ class RayExecutionEngine(ExecutionEngine):
             self._closed = True
             running = self._running
         if running is not None:
-            grace = self._settings.stop_timeout if timeout is None else timeout
-            for gone in running.supervisor.stop_all(grace):
+            for gone in running.supervisor.stop_all(timeout):
                 gone.result()
         with self._lock:  # not before: an interrupted shutdown can be called again
             running, self._running = self._running, None

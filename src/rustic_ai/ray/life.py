@@ -87,6 +87,11 @@ class ActorLife:
 
     # From the owner
 
+    @property
+    def retiring(self) -> str:
+        """Why it ends by itself, for another to follow at once; empty: it does not."""
+        return self.outcome.retiring if self.outcome is not None else ""
+
     def begin(self) -> None:
         """Have the actor made."""
         self._after(self._start_timeout, self._start_is_late)
@@ -215,6 +220,9 @@ class ActorLife:
             # Ray keeps the name of an actor that died by itself, until it is told to kill it.
             import_ray().kill(self.handle, no_restart=True)
         self.handle = None
+        if self._pidfd is not None:
+            os.close(self._pidfd)
+            self._pidfd = None
         self._owner.life_ended(report)
 
     def _has_connection(self) -> bool:
@@ -231,8 +239,8 @@ class ActorLife:
         failure = outcome.failure if outcome is not None else None
         code = outcome.exitcode if outcome is not None else self._exit_code()
         ending = Ending(code, trouble=self._trouble)
-        if outcome is not None and outcome.retiring:
-            reason = f"was retired: {outcome.retiring}"
+        if self.retiring:
+            reason = f"was retired: {self.retiring}"
         elif self._trouble.startswith((_WITH_NODE, "was lost")) and not self._killed_because:
             reason = self._trouble
         else:
@@ -314,12 +322,6 @@ class ActorLife:
         for timer in self._timers:
             timer.cancel()
         self._timers.clear()
-
-    def close(self) -> None:
-        """Give the descriptor back."""
-        if self._pidfd is not None:
-            os.close(self._pidfd)
-            self._pidfd = None
 
 
 def _short(text: str) -> str:

@@ -11,7 +11,7 @@ from rustic_ai.core.guild.execution.stats import AgentEvent
 from rustic_ai.core.guild.execution.supervision.event_thread import EventThread
 from rustic_ai.core.guild.execution.supervision.reactor import Reactor
 from rustic_ai.ray.cluster import Cluster
-from rustic_ai.ray.supervisor import Settings, Supervisor
+from rustic_ai.ray.supervisor import ActorSupervisor, Settings
 
 
 class Running:
@@ -33,7 +33,7 @@ class Running:
     ) -> None:
         self.reactor = Reactor(f"ray-{guild_id}")
         self._events = EventThread(f"ray-{guild_id}", tell)
-        self.supervisor = Supervisor(self.reactor, cluster, settings, self._events.put)
+        self.supervisor = ActorSupervisor(self.reactor, cluster, settings, self._events.put)
 
     def close(self) -> None:
         """End everything; all agents have ended."""

@@ -72,13 +72,13 @@ class Deadlines:
 class LifeOwner(Protocol):
     """Is told what becomes of a life; on the reactor's thread."""
 
-    def life_started(self, life: AgentLife) -> None:
+    def life_started(self, pid: int | None) -> None:
         """Its process exists."""
 
-    def life_ready(self, life: AgentLife) -> None:
+    def life_ready(self) -> None:
         """The agent is ready."""
 
-    def life_ended(self, life: AgentLife, report: ExitReport) -> None:
+    def life_ended(self, report: ExitReport) -> None:
         """The process is gone. Called once."""
 
 
@@ -171,7 +171,7 @@ class AgentLife:
 
     def process_started(self) -> None:
         """Take note that it exists."""
-        self._owner.life_started(self)
+        self._owner.life_started(self.pid)
 
     def stop(self, grace: float) -> None:
         """Begin the ladder ask, SIGTERM, SIGKILL."""
@@ -256,7 +256,7 @@ class AgentLife:
             self.ready_at = time.monotonic()
             if not self._stopping:
                 self._cancel_plan()
-            self._owner.life_ready(self)
+            self._owner.life_ready()
 
     def process_ended(self, ending: Ending) -> None:
         """Take note of the end: hear its last words, give everything back, tell the owner."""
@@ -275,7 +275,7 @@ class AgentLife:
         if self._crash >= 0:
             os.close(self._crash)
             self._crash = -1
-        self._owner.life_ended(self, report)
+        self._owner.life_ended(report)
 
     def _report(self, ending: Ending) -> ExitReport:
         identity, failure = self.identity, self.failure
@@ -298,6 +298,10 @@ class AgentLife:
             last_lines=read_last_lines(self._crash) if self._crash >= 0 else "",
             traceback=failure.traceback if failure else "",
         )
+
+    def start_failure(self, report: ExitReport) -> AgentStartError:
+        """Return what `run_agent` raises."""
+        return start_error(report, self.failure)
 
     def _plan(self, delay: float, action: Callable[[], None]) -> None:
         self._cancel_plan()

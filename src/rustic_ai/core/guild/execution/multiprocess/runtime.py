@@ -14,7 +14,10 @@ from rustic_ai.core.guild.execution.multiprocess.nursery_process import (
     NurseryProcess,
     NurserySettings,
 )
-from rustic_ai.core.guild.execution.multiprocess.supervisor import Supervisor, SupervisorSettings
+from rustic_ai.core.guild.execution.multiprocess.supervisor import (
+    ProcessSupervisor,
+    SupervisorSettings,
+)
 from rustic_ai.core.guild.execution.multiprocess.table import SharedTable
 from rustic_ai.core.guild.execution.stats import AgentEvent
 from rustic_ai.core.guild.execution.supervision.event_thread import EventThread
@@ -84,7 +87,9 @@ class Runtime:
         self.reactor = Reactor(name)
         self.launcher = pad.launcher(self.reactor)
         self._events = EventThread(name, tell)
-        self.supervisor = Supervisor(self.reactor, self.launcher, table, settings, self._events.put)
+        self.supervisor = ProcessSupervisor(
+            self.reactor, self.launcher, table, settings, self._events.put
+        )
 
     def close(self) -> None:
         """End everything; all agents have ended."""
