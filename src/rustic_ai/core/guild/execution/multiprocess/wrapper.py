@@ -20,7 +20,7 @@ from rustic_ai.core.guild.execution.multiprocess.pulse import message_in_hand, s
 from rustic_ai.core.guild.execution.multiprocess.table import Place, Record
 from rustic_ai.core.guild.execution.stats import AgentState, ExitReport, ProcessInfo
 from rustic_ai.core.guild.execution.supervision.agent import SupervisedAgent
-from rustic_ai.core.guild.supervision import ResourceLimits, Restart, RestartPolicy
+from rustic_ai.core.guild.supervision import ResourceLimits, Restart, RestartPolicy, Strategy
 from rustic_ai.core.messaging.core.messaging_config import MessagingConfig
 
 if TYPE_CHECKING:
@@ -186,10 +186,12 @@ class MultiProcessAgentWrapper(SupervisedAgent[AgentLife]):
     def life_ready(self) -> None:
         """Take note that it is ready."""
         self._supervisor.start_is_over(self)
-        was_ready = self.was_ready
         super().life_ready()
-        temporary = self.policy.restart is Restart.TEMPORARY and not self.limits.recycles
-        if self.was_ready and not was_ready and temporary:
+        if (
+            self.policy.restart is Restart.TEMPORARY
+            and self._supervisor.strategy is Strategy.ONE_FOR_ONE
+            and not self.limits.recycles
+        ):
             self._boot = None  # not needed again: may be large
 
     def life_ended(self, report: ExitReport) -> None:

@@ -50,9 +50,9 @@ class Supervisor(ABC, Generic[AgentT]):
         stop_grace: float,
         tell: Callable[[AgentEvent], None],
     ) -> None:
+        self.strategy = strategy
         self.stop_grace = stop_grace
         self._reactor = reactor
-        self._strategy = strategy
         self._tell = tell
         self._agents: list[AgentT] = []
         self._cycles: list[_Cycle[AgentT]] = []
@@ -171,10 +171,10 @@ class Supervisor(ABC, Generic[AgentT]):
         self._finish_cycle(cycle)
 
     def _affected_by(self, agent: AgentT) -> list[AgentT]:
-        if self._strategy is Strategy.ONE_FOR_ONE:
+        if self.strategy is Strategy.ONE_FOR_ONE:
             return []
         first = 0
-        if self._strategy is Strategy.REST_FOR_ONE:
+        if self.strategy is Strategy.REST_FOR_ONE:
             first = self._agents.index(agent) + 1
         live = {AgentState.STARTING, AgentState.RUNNING}
         return [
