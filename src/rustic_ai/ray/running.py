@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import atexit
-import weakref
 from collections.abc import Callable
 
-from rustic_ai.core.guild.execution.engine import ExecutionEngine
 from rustic_ai.core.guild.execution.stats import AgentEvent
 from rustic_ai.core.guild.execution.supervision.event_thread import EventThread
 from rustic_ai.core.guild.execution.supervision.reactor import Reactor
@@ -40,20 +37,3 @@ class Running:
         self.reactor.call(self.supervisor.close)
         self.reactor.close()
         self._events.close()
-
-
-def shut_down_at_exit(engine: ExecutionEngine) -> Callable[[], None]:
-    """Have an engine shut down when the program ends, if it still exists then.
-
-    Returns:
-        What `atexit` knows it by.
-    """
-    reference = weakref.ref(engine)
-
-    def at_exit() -> None:
-        alive = reference()
-        if alive is not None:
-            alive.shutdown()
-
-    atexit.register(at_exit)
-    return at_exit
