@@ -9,7 +9,7 @@ import select
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any, Protocol
+from typing import Any
 
 from rustic_ai.core.errors import AgentStartError, DuplicateAgentError, GuildError
 from rustic_ai.core.guild.execution.multiprocess.exit_report import describe_ending
@@ -17,6 +17,7 @@ from rustic_ai.core.guild.execution.multiprocess.exit_status import exit_status
 from rustic_ai.core.guild.execution.multiprocess.launchers import Ending
 from rustic_ai.core.guild.execution.multiprocess.life import start_error
 from rustic_ai.core.guild.execution.stats import ExitReport
+from rustic_ai.core.guild.execution.supervision.agent import LifeOwner
 from rustic_ai.core.guild.execution.supervision.reactor import Reactor, Timer
 from rustic_ai.ray.cluster import Cluster
 from rustic_ai.ray.installed import import_ray, machine
@@ -33,16 +34,6 @@ _GONE_DEADLINE = 1.0
 """The same, where there is nobody who could tell: the head of the cluster is gone."""
 _STATUS_DEADLINE_MS = 500
 _WITH_NODE = "died with its Ray node"
-
-
-class LifeOwner(Protocol):
-    """Is told what becomes of a life; on the reactor's thread."""
-
-    def life_ready(self) -> None:
-        """The agent is ready."""
-
-    def life_ended(self, report: ExitReport) -> None:
-        """The actor is gone."""
 
 
 class ActorLife:

@@ -43,6 +43,7 @@ from rustic_ai.core.guild.execution.multiprocess.launchers import (
     control_pair,
 )
 from rustic_ai.core.guild.execution.stats import ExitReport
+from rustic_ai.core.guild.execution.supervision.agent import LifeOwner
 from rustic_ai.core.guild.execution.supervision.reactor import Reactor, Timer
 
 logger = logging.getLogger(__name__)
@@ -69,17 +70,11 @@ class Deadlines:
     """From the end of the engine to the end of its agents."""
 
 
-class LifeOwner(Protocol):
-    """Is told what becomes of a life; on the reactor's thread."""
+class ProcessOwner(LifeOwner, Protocol):
+    """Is told of the process, too."""
 
     def life_started(self, pid: int | None) -> None:
-        """Its process exists."""
-
-    def life_ready(self) -> None:
-        """The agent is ready."""
-
-    def life_ended(self, report: ExitReport) -> None:
-        """The process is gone. Called once."""
+        """It exists."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +109,7 @@ class AgentLife:
         launcher: Launcher,
         reactor: Reactor,
         deadlines: Deadlines,
-        owner: LifeOwner,
+        owner: ProcessOwner,
     ) -> None:
         self.identity = identity
         self.started_at = time.monotonic()

@@ -42,6 +42,16 @@ class Life(Protocol):
         """Return what whoever started the agent is told, if it ended before it was ready."""
 
 
+class LifeOwner(Protocol):
+    """Is told what becomes of a life; on the reactor's thread."""
+
+    def life_ready(self) -> None:
+        """The agent is ready."""
+
+    def life_ended(self, report: ExitReport) -> None:
+        """The process is gone. Called once."""
+
+
 LifeT = TypeVar("LifeT", bound=Life)
 
 
