@@ -190,7 +190,7 @@ class Supervisor(ABC, Generic[AgentT]):
             self._finish_cycle(cycle)
 
     def _finish_cycle(self, cycle: _Cycle[AgentT]) -> None:
-        # A process that ends while it is being stopped has finished its cycle before `_restart`.
+        # A life may end while `cycle` stops it: then this was done before `_restart` comes to it.
         if not cycle.waits_for and cycle in self._cycles:
             self._cycles.remove(cycle)
             delay = max(0.0, cycle.ready_at - time.monotonic())
