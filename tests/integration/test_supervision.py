@@ -16,6 +16,7 @@ from rustic_ai.core.errors import AgentStartError, GuildFailedError, ProcessLimi
 from rustic_ai.core.guild import AgentBuilder, Guild, GuildBuilder
 from rustic_ai.core.guild.execution import MultiProcessExecutionEngine
 from rustic_ai.core.guild.execution.stats import AgentEvent
+from rustic_ai.core.guild.supervision import RestartPolicy
 from rustic_ai.core.guild.topics import GuildTopics
 from rustic_ai.core.testing.agents import DependentAgent, Number, RaisingAgent
 from rustic_ai.core.testing.waiting import wait_until
@@ -168,6 +169,24 @@ def test_strategies(strategy: str, replaced: str) -> None:
         after = {name: pid_of(engine, name) for name in "abcd"}
         assert {name for name in "abcd" if after[name] != before[name]} == set(replaced)
         assert engine.get_engine_stats()["states"] == {"RUNNING": 4}
+
+
+def test_a_temporary_agent_is_started_again_with_others() -> None:
+    """Its own death has no consequence; in a common restart it is an agent as any."""
+    restarted = spec_of(ObedientAgent, "a").model_copy(
+        update={"restart_policy": RestartPolicy.of(AT_ONCE)}
+    )
+    with (
+        MultiProcessExecutionEngine("g", 2, strategy="one_for_all") as engine,
+        Guild("g", engine, NO_MESSAGES) as guild,
+    ):
+        guild.launch_agents([restarted, spec_of(ObedientAgent, "b")])
+        for generation in (2, 3):
+            kill(engine, "a")
+            for name in "ab":
+                wait_until(has_generation(engine, name, generation))
+        kill(engine, "b")
+        wait_until(lambda: engine.get_engine_stats()["states"] == {"RUNNING": 1, "EXITED": 1})
 
 
 def test_a_stop_in_the_middle_of_a_common_restart() -> None:

@@ -128,7 +128,7 @@ class NatsMessagingBackend(RemoteMessagingBackend):
             )
         except BaseException:
             self._arrivals.close()
-            self._stop.close()
+            self._serving.close()
             raise
 
     # Messages

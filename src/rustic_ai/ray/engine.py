@@ -16,10 +16,11 @@ from rustic_ai.core.errors import (
     ProcessLimitError,
 )
 from rustic_ai.core.guild.execution.checks import checked_spec
-from rustic_ai.core.guild.execution.engine import ExecutionEngine, MessagingSource, raise_all
+from rustic_ai.core.guild.execution.engine import MessagingSource
 from rustic_ai.core.guild.execution.host import AgentLaunch, declare_places
 from rustic_ai.core.guild.execution.multiprocess.pickle_path import pickle_launch
-from rustic_ai.core.guild.execution.stats import AgentEvent, AgentState, EngineStats, ExitReport
+from rustic_ai.core.guild.execution.stats import AgentState, EngineStats, ExitReport
+from rustic_ai.core.guild.execution.supervision.engine import SupervisingEngine, shut_down_at_exit
 from rustic_ai.core.guild.spec import AgentSpec, GuildSpec, ResourceSpec
 from rustic_ai.core.guild.supervision import (
     NO_LIMITS,
@@ -35,14 +36,14 @@ from rustic_ai.ray.cluster import Cluster
 from rustic_ai.ray.directory import Record, look_at, records_of
 from rustic_ai.ray.installed import NAMESPACE, import_ray
 from rustic_ai.ray.placement import actor_name, placement_of
-from rustic_ai.ray.running import Running, shut_down_at_exit
+from rustic_ai.ray.running import Running
 from rustic_ai.ray.supervisor import Settings
 from rustic_ai.ray.wish import wish_of
 
 _Key = tuple[str, str]
 
 
-class RayExecutionEngine(ExecutionEngine):
+class RayExecutionEngine(SupervisingEngine):
     """Spreads agents over the nodes of a Ray cluster: each is a named actor in a worker process.
 
     The cluster is joined when it is first needed. Nodes need this package and the agents' modules;
@@ -132,27 +133,6 @@ class RayExecutionEngine(ExecutionEngine):
 
     # Running
 
-    def run_agent(
-        self,
-        guild_spec: GuildSpec,
-        agent_spec: AgentSpec,
-        messaging_config: MessagingConfig | dict[str, Any] | str,
-        machine_id: int = 0,  # noqa: ARG002 - of the contract
-        *,
-        messaging: MessagingSource | None = None,
-        **kwargs: Any,  # noqa: ARG002 - of the contract
-    ) -> None:
-        """Start an agent's actor, and return when the agent is ready.
-
-        As `ExecutionEngine.run_agent`. A first start that fails is raised and leaves nothing
-        listed.
-
-        Raises:
-            RayUnavailableError: the cluster cannot be reached.
-            MessagingConfigError: its messages would stay in this program.
-        """
-        raise_all(self.run_agents(guild_spec, [agent_spec], messaging_config, messaging=messaging))
-
     def run_agents(
         self,
         guild_spec: GuildSpec,
@@ -161,7 +141,12 @@ class RayExecutionEngine(ExecutionEngine):
         *,
         messaging: MessagingSource | None = None,
     ) -> dict[str, Exception]:
-        """Start agents at the same time, as `ExecutionEngine.run_agents`."""
+        """Start agents at the same time, as `ExecutionEngine.run_agents`.
+
+        Raises:
+            RayUnavailableError: the cluster cannot be reached.
+            MessagingConfigError: their messages would stay in this program.
+        """
         config = MessagingConfig.of(messaging_config)
         refuse_local_messages(config)
         guild_id = guild_spec.id
@@ -269,7 +254,7 @@ class RayExecutionEngine(ExecutionEngine):
         """
         agent = self._agents.get((guild_id, agent_id))
         if agent is not None:
-            agent.request_stop(self._settings.stop_timeout).result()
+            agent.request_stop().result()
             self._dismiss(agent)
 
     def shutdown(self, timeout: float | None = None) -> None:
@@ -282,8 +267,7 @@ class RayExecutionEngine(ExecutionEngine):
             self._closed = True
             running = self._running
         if running is not None:
-            grace = self._settings.stop_timeout if timeout is None else timeout
-            for gone in running.supervisor.stop_all(grace):
+            for gone in running.supervisor.stop_all(timeout):
                 gone.result()
         with self._lock:  # not before: an interrupted shutdown can be called again
             running, self._running = self._running, None
@@ -381,10 +365,3 @@ class RayExecutionEngine(ExecutionEngine):
             if known is None or not known.state.is_live:
                 found[record.agent_id] = record
         return found
-
-    # Telling
-
-    def _tell(self, event: AgentEvent) -> None:
-        self._tell_event(event)
-        if event.report is not None and event.report.was_ready:
-            self._tell_exit(event.report)

@@ -9,15 +9,16 @@ import select
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any, Protocol
+from typing import Any
 
 from rustic_ai.core.errors import AgentStartError, DuplicateAgentError, GuildError
 from rustic_ai.core.guild.execution.multiprocess.exit_report import describe_ending
 from rustic_ai.core.guild.execution.multiprocess.exit_status import exit_status
 from rustic_ai.core.guild.execution.multiprocess.launchers import Ending
 from rustic_ai.core.guild.execution.multiprocess.life import start_error
-from rustic_ai.core.guild.execution.multiprocess.reactor import Reactor, Timer
 from rustic_ai.core.guild.execution.stats import ExitReport
+from rustic_ai.core.guild.execution.supervision.agent import LifeOwner
+from rustic_ai.core.guild.execution.supervision.reactor import Reactor, Timer
 from rustic_ai.ray.cluster import Cluster
 from rustic_ai.ray.installed import import_ray, machine
 from rustic_ai.ray.order import Outcome, Started
@@ -33,16 +34,6 @@ _GONE_DEADLINE = 1.0
 """The same, where there is nobody who could tell: the head of the cluster is gone."""
 _STATUS_DEADLINE_MS = 500
 _WITH_NODE = "died with its Ray node"
-
-
-class LifeOwner(Protocol):
-    """Is told what becomes of a life; on the reactor's thread."""
-
-    def life_ready(self) -> None:
-        """The agent is ready."""
-
-    def life_ended(self, report: ExitReport) -> None:
-        """The actor is gone."""
 
 
 class ActorLife:
@@ -86,6 +77,11 @@ class ActorLife:
         self._timers: list[Timer] = []
 
     # From the owner
+
+    @property
+    def retiring(self) -> str:
+        """Why it ends by itself, for another to follow at once; empty: it does not."""
+        return self.outcome.retiring if self.outcome is not None else ""
 
     def begin(self) -> None:
         """Have the actor made."""
@@ -215,6 +211,9 @@ class ActorLife:
             # Ray keeps the name of an actor that died by itself, until it is told to kill it.
             import_ray().kill(self.handle, no_restart=True)
         self.handle = None
+        if self._pidfd is not None:
+            os.close(self._pidfd)
+            self._pidfd = None
         self._owner.life_ended(report)
 
     def _has_connection(self) -> bool:
@@ -231,8 +230,8 @@ class ActorLife:
         failure = outcome.failure if outcome is not None else None
         code = outcome.exitcode if outcome is not None else self._exit_code()
         ending = Ending(code, trouble=self._trouble)
-        if outcome is not None and outcome.retiring:
-            reason = f"was retired: {outcome.retiring}"
+        if self.retiring:
+            reason = f"was retired: {self.retiring}"
         elif self._trouble.startswith((_WITH_NODE, "was lost")) and not self._killed_because:
             reason = self._trouble
         else:
@@ -314,12 +313,6 @@ class ActorLife:
         for timer in self._timers:
             timer.cancel()
         self._timers.clear()
-
-    def close(self) -> None:
-        """Give the descriptor back."""
-        if self._pidfd is not None:
-            os.close(self._pidfd)
-            self._pidfd = None
 
 
 def _short(text: str) -> str:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import atexit
-import queue
-import threading
-import weakref
 from collections.abc import Callable
 
-from rustic_ai.core.guild.execution.engine import ExecutionEngine
-from rustic_ai.core.guild.execution.multiprocess.reactor import Reactor
 from rustic_ai.core.guild.execution.stats import AgentEvent
+from rustic_ai.core.guild.execution.supervision.event_thread import EventThread
+from rustic_ai.core.guild.execution.supervision.reactor import Reactor
 from rustic_ai.ray.cluster import Cluster
-from rustic_ai.ray.supervisor import Settings, Supervisor
+from rustic_ai.ray.supervisor import ActorSupervisor, Settings
 
 
 class Running:
@@ -33,38 +29,11 @@ class Running:
         tell: Callable[[AgentEvent], None],
     ) -> None:
         self.reactor = Reactor(f"ray-{guild_id}")
-        self._tell = tell
-        self._events: queue.SimpleQueue[AgentEvent | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._loop, name=f"rustic-events-ray-{guild_id}")
-        self._thread.daemon = True
-        self._thread.start()
-        self.supervisor = Supervisor(self.reactor, cluster, settings, self._events.put)
+        self._events = EventThread(f"ray-{guild_id}", tell)
+        self.supervisor = ActorSupervisor(self.reactor, cluster, settings, self._events.put)
 
     def close(self) -> None:
         """End everything; all agents have ended."""
         self.reactor.call(self.supervisor.close)
         self.reactor.close()
-        self._events.put(None)
-        if threading.current_thread() is not self._thread:
-            self._thread.join()
-
-    def _loop(self) -> None:
-        while (event := self._events.get()) is not None:
-            self._tell(event)
-
-
-def shut_down_at_exit(engine: ExecutionEngine) -> Callable[[], None]:
-    """Have an engine shut down when the program ends, if it still exists then.
-
-    Returns:
-        What `atexit` knows it by.
-    """
-    reference = weakref.ref(engine)
-
-    def at_exit() -> None:
-        alive = reference()
-        if alive is not None:
-            alive.shutdown()
-
-    atexit.register(at_exit)
-    return at_exit
+        self._events.close()

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from rustic_ai.core.guild.execution.multiprocess.restarts import RestartHistory, decide
+from rustic_ai.core.guild.execution.supervision.restarts import RestartHistory, decide
 from rustic_ai.core.guild.spec import AgentSpec, GuildProperties
 from rustic_ai.core.guild.supervision import ResourceLimits, Restart, RestartPolicy
 

@@ -44,8 +44,15 @@ def find_engine(name: str) -> type[ExecutionEngine]:
     """
     try:
         return find_class(_SHORT_NAMES.get(name, name), ExecutionEngine)
-    except ClassNotFoundError as e:
-        near = difflib.get_close_matches(name, _SHORT_NAMES, n=1)
-        if near:
-            e.hint = f"did you mean {near[0]!r}?"
-        raise
+    except ClassNotFoundError:
+        near = difflib.get_close_matches(name.lower(), _SHORT_NAMES, n=1)
+        if not (near or (name.isidentifier() and name.islower())):
+            raise  # it is the name of a class: where that was looked for is of use
+        known = ", ".join(map(repr, _SHORT_NAMES))
+        raise ClassNotFoundError(
+            name=name,
+            summary=f"engine {name!r} was not found",
+            hint=f"did you mean {near[0]!r}?"
+            if near
+            else f"there are {known}; another one is named by its class: 'package.module.Class'",
+        ) from None

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from typing import Self
+
+from rustic_ai.core.messaging.core.bell import Bell
 
 
 class StopSignal:
     """Set once, from any thread or signal handler; readable (`fileno`) from then on."""
 
     def __init__(self) -> None:
-        if hasattr(os, "eventfd"):  # one descriptor, and much cheaper to make than a socket pair
-            self._reader = self._writer = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        else:  # pragma: no cover - macOS
-            self._reader, self._writer = os.pipe()
-            os.set_blocking(self._writer, False)
-        self._set = self._closed = False
+        self._bell = Bell()
+        self._set = False
 
     def set(self) -> None:
         """Wake everybody who waits, now and later."""
-        if not (self._set or self._closed):
+        if not self._set:
             self._set = True
-            with contextlib.suppress(OSError):  # closed at this moment: nobody waits any more
-                os.write(self._writer, (1).to_bytes(8, "little"))
+            self._bell.ring()
 
     def is_set(self) -> bool:
         """Say whether it was set."""
@@ -31,14 +26,11 @@ class StopSignal:
 
     def fileno(self) -> int:
         """Return the descriptor that becomes readable when set; -1 when closed."""
-        return -1 if self._closed else self._reader
+        return self._bell.fileno()
 
     def close(self) -> None:
         """Give the descriptors back; idempotent."""
-        if not self._closed:
-            self._closed = True
-            for fd in {self._reader, self._writer}:
-                os.close(fd)
+        self._bell.close()
 
     def __enter__(self) -> Self:
         return self

@@ -7,7 +7,6 @@ import multiprocessing
 import os
 import sys
 import threading
-import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any, Literal
@@ -19,11 +18,7 @@ from rustic_ai.core.errors import (
     ProcessLimitError,
 )
 from rustic_ai.core.guild.execution.checks import checked_spec
-from rustic_ai.core.guild.execution.engine import (
-    ExecutionEngine,
-    MessagingSource,
-    raise_all,
-)
+from rustic_ai.core.guild.execution.engine import MessagingSource
 from rustic_ai.core.guild.execution.host import AgentLaunch, declare_places
 from rustic_ai.core.guild.execution.multiprocess.boot import PackedLaunch, Surroundings
 from rustic_ai.core.guild.execution.multiprocess.health import HealthLimits
@@ -35,7 +30,8 @@ from rustic_ai.core.guild.execution.multiprocess.runtime import LaunchPad, Runti
 from rustic_ai.core.guild.execution.multiprocess.supervisor import SupervisorSettings
 from rustic_ai.core.guild.execution.multiprocess.tracker import MultiProcessAgentTracker
 from rustic_ai.core.guild.execution.multiprocess.wrapper import MultiProcessAgentWrapper
-from rustic_ai.core.guild.execution.stats import AgentEvent, EngineStats, ExitReport
+from rustic_ai.core.guild.execution.stats import EngineStats, ExitReport
+from rustic_ai.core.guild.execution.supervision.engine import SupervisingEngine, shut_down_at_exit
 from rustic_ai.core.guild.spec import AgentSpec, GuildSpec
 from rustic_ai.core.guild.supervision import (
     NO_LIMITS,
@@ -52,7 +48,7 @@ _FILES_PER_AGENT = 3
 _OTHER_FILES = 256
 
 
-class MultiProcessExecutionEngine(ExecutionEngine):
+class MultiProcessExecutionEngine(SupervisingEngine):
     """Escapes the GIL, isolates crashes, and leaves nothing behind.
 
     Once an engine exists, `multiprocessing.get_start_method` says 'spawn', unless the program
@@ -133,7 +129,7 @@ class MultiProcessExecutionEngine(ExecutionEngine):
         )
         if multiprocessing.get_start_method(allow_none=True) is None:
             multiprocessing.set_start_method("spawn")
-        self._at_exit: Callable[[], None] | None = _shut_down_at_exit(self)
+        self._at_exit: Callable[[], None] | None = shut_down_at_exit(self)
 
     def _run(self) -> Runtime:
         """Return what the engine runs on, made for its first agent."""
@@ -145,23 +141,6 @@ class MultiProcessExecutionEngine(ExecutionEngine):
         return self._runtime
 
     # Running
-
-    def run_agent(
-        self,
-        guild_spec: GuildSpec,
-        agent_spec: AgentSpec,
-        messaging_config: MessagingConfig | dict[str, Any] | str,
-        machine_id: int = 0,  # noqa: ARG002 - of the contract
-        *,
-        messaging: MessagingSource | None = None,
-        **kwargs: Any,  # noqa: ARG002 - of the contract
-    ) -> None:
-        """Start an agent's process, and return when the agent is ready.
-
-        As `ExecutionEngine.run_agent`. A first start that fails is raised and leaves nothing
-        listed.
-        """
-        raise_all(self.run_agents(guild_spec, [agent_spec], messaging_config, messaging=messaging))
 
     def run_agents(
         self,
@@ -359,13 +338,6 @@ class MultiProcessExecutionEngine(ExecutionEngine):
         """
         return [w.spec for w in self.tracker.wrappers() if not w.state.is_live]
 
-    # Telling
-
-    def _tell(self, event: AgentEvent) -> None:
-        self._tell_event(event)
-        if event.report is not None and event.report.was_ready:
-            self._tell_exit(event.report)
-
 
 def _error_of(start: Future[None]) -> Exception | None:
     try:
@@ -373,15 +345,3 @@ def _error_of(start: Future[None]) -> Exception | None:
     except AgentStartError as e:
         return e
     return None
-
-
-def _shut_down_at_exit(engine: MultiProcessExecutionEngine) -> Callable[[], None]:
-    reference = weakref.ref(engine)
-
-    def at_exit() -> None:
-        alive = reference()
-        if alive is not None:
-            alive.shutdown()
-
-    atexit.register(at_exit)
-    return at_exit

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from rustic_ai.core.guild.execution.multiprocess.reactor import Reactor
 from rustic_ai.core.guild.execution.multiprocess.table import BEAT, BUSY_SINCE
 from rustic_ai.core.guild.execution.stats import AgentState
+from rustic_ai.core.guild.execution.supervision.reactor import Reactor
 
 if TYPE_CHECKING:
     from rustic_ai.core.guild.execution.multiprocess.wrapper import MultiProcessAgentWrapper

@@ -15,7 +15,7 @@ from typing import Protocol
 
 from rustic_ai.core.guild.execution.multiprocess.handover import Handover, marks_of
 from rustic_ai.core.guild.execution.multiprocess.nursery import BOOTSTRAP, python_command
-from rustic_ai.core.guild.execution.multiprocess.reactor import Reactor
+from rustic_ai.core.guild.execution.supervision.reactor import Reactor
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,8 +42,9 @@ from rustic_ai.core.guild.execution.multiprocess.launchers import (
     Launcher,
     control_pair,
 )
-from rustic_ai.core.guild.execution.multiprocess.reactor import Reactor, Timer
 from rustic_ai.core.guild.execution.stats import ExitReport
+from rustic_ai.core.guild.execution.supervision.agent import LifeOwner
+from rustic_ai.core.guild.execution.supervision.reactor import Reactor, Timer
 
 logger = logging.getLogger(__name__)
 
@@ -69,17 +70,11 @@ class Deadlines:
     """From the end of the engine to the end of its agents."""
 
 
-class LifeOwner(Protocol):
-    """Is told what becomes of a life; on the reactor's thread."""
+class ProcessOwner(LifeOwner, Protocol):
+    """Is told of the process, too."""
 
-    def life_started(self, life: AgentLife) -> None:
-        """Its process exists."""
-
-    def life_ready(self, life: AgentLife) -> None:
-        """The agent is ready."""
-
-    def life_ended(self, life: AgentLife, report: ExitReport) -> None:
-        """The process is gone. Called once."""
+    def life_started(self, pid: int | None) -> None:
+        """It exists."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +109,7 @@ class AgentLife:
         launcher: Launcher,
         reactor: Reactor,
         deadlines: Deadlines,
-        owner: LifeOwner,
+        owner: ProcessOwner,
     ) -> None:
         self.identity = identity
         self.started_at = time.monotonic()
@@ -171,7 +166,7 @@ class AgentLife:
 
     def process_started(self) -> None:
         """Take note that it exists."""
-        self._owner.life_started(self)
+        self._owner.life_started(self.pid)
 
     def stop(self, grace: float) -> None:
         """Begin the ladder ask, SIGTERM, SIGKILL."""
@@ -256,7 +251,7 @@ class AgentLife:
             self.ready_at = time.monotonic()
             if not self._stopping:
                 self._cancel_plan()
-            self._owner.life_ready(self)
+            self._owner.life_ready()
 
     def process_ended(self, ending: Ending) -> None:
         """Take note of the end: hear its last words, give everything back, tell the owner."""
@@ -275,7 +270,7 @@ class AgentLife:
         if self._crash >= 0:
             os.close(self._crash)
             self._crash = -1
-        self._owner.life_ended(self, report)
+        self._owner.life_ended(report)
 
     def _report(self, ending: Ending) -> ExitReport:
         identity, failure = self.identity, self.failure
@@ -298,6 +293,10 @@ class AgentLife:
             last_lines=read_last_lines(self._crash) if self._crash >= 0 else "",
             traceback=failure.traceback if failure else "",
         )
+
+    def start_failure(self, report: ExitReport) -> AgentStartError:
+        """Return what `run_agent` raises."""
+        return start_error(report, self.failure)
 
     def _plan(self, delay: float, action: Callable[[], None]) -> None:
         self._cancel_plan()

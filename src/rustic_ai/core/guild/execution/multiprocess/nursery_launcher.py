@@ -36,7 +36,7 @@ from rustic_ai.core.guild.execution.multiprocess.nursery_process import (
     NurseryProcess,
     NurserySettings,
 )
-from rustic_ai.core.guild.execution.multiprocess.reactor import Reactor, Timer
+from rustic_ai.core.guild.execution.supervision.reactor import Reactor, Timer
 
 logger = logging.getLogger(__name__)
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import queue
 import sys
-import threading
 import weakref
 from collections.abc import Callable
 
@@ -16,10 +14,14 @@ from rustic_ai.core.guild.execution.multiprocess.nursery_process import (
     NurseryProcess,
     NurserySettings,
 )
-from rustic_ai.core.guild.execution.multiprocess.reactor import Reactor
-from rustic_ai.core.guild.execution.multiprocess.supervisor import Supervisor, SupervisorSettings
+from rustic_ai.core.guild.execution.multiprocess.supervisor import (
+    ProcessSupervisor,
+    SupervisorSettings,
+)
 from rustic_ai.core.guild.execution.multiprocess.table import SharedTable
 from rustic_ai.core.guild.execution.stats import AgentEvent
+from rustic_ai.core.guild.execution.supervision.event_thread import EventThread
+from rustic_ai.core.guild.execution.supervision.reactor import Reactor
 
 
 class LaunchPad:
@@ -84,8 +86,10 @@ class Runtime:
             logs.start()
         self.reactor = Reactor(name)
         self.launcher = pad.launcher(self.reactor)
-        self._events = _EventThread(name, tell)
-        self.supervisor = Supervisor(self.reactor, self.launcher, table, settings, self._events.put)
+        self._events = EventThread(name, tell)
+        self.supervisor = ProcessSupervisor(
+            self.reactor, self.launcher, table, settings, self._events.put
+        )
 
     def close(self) -> None:
         """End everything; all agents have ended."""
@@ -94,25 +98,3 @@ class Runtime:
         self._events.close()
         if self._logs is not None:
             self._logs.close()
-
-
-class _EventThread:
-    """Calls listeners one event after another, so that none of them holds up the reactor."""
-
-    def __init__(self, name: str, tell: Callable[[AgentEvent], None]) -> None:
-        self._events: queue.SimpleQueue[AgentEvent | None] = queue.SimpleQueue()
-        self._tell = tell
-        self.put = self._events.put
-        self._thread = threading.Thread(target=self._loop, name=f"rustic-events-{name}")
-        self._thread.daemon = True
-        self._thread.start()
-
-    def close(self) -> None:
-        """Tell what there is to tell, and end."""
-        self._events.put(None)
-        if threading.current_thread() is not self._thread:
-            self._thread.join()
-
-    def _loop(self) -> None:
-        while (event := self._events.get()) is not None:
-            self._tell(event)

@@ -15,24 +15,22 @@ from rustic_ai.core.guild.execution.multiprocess.boot import BootFile, PackedLau
 from rustic_ai.core.guild.execution.multiprocess.life import (
     AgentLife,
     Identity,
-    start_error,
 )
 from rustic_ai.core.guild.execution.multiprocess.pulse import message_in_hand, seen_in
-from rustic_ai.core.guild.execution.multiprocess.restarts import RestartHistory
 from rustic_ai.core.guild.execution.multiprocess.table import Place, Record
 from rustic_ai.core.guild.execution.stats import AgentState, ExitReport, ProcessInfo
-from rustic_ai.core.guild.supervision import ResourceLimits, Restart, RestartPolicy
+from rustic_ai.core.guild.execution.supervision.agent import SupervisedAgent
+from rustic_ai.core.guild.supervision import ResourceLimits, Restart, RestartPolicy, Strategy
 from rustic_ai.core.messaging.core.messaging_config import MessagingConfig
 
 if TYPE_CHECKING:
-    from rustic_ai.core.guild.execution.multiprocess.reactor import Timer
-    from rustic_ai.core.guild.execution.multiprocess.supervisor import Supervisor
+    from rustic_ai.core.guild.execution.multiprocess.supervisor import ProcessSupervisor
 
 _MAX_LOST = 3
 """How often a start is tried again whose nursery ended under it."""
 
 
-class MultiProcessAgentWrapper:
+class MultiProcessAgentWrapper(SupervisedAgent[AgentLife]):
     """Runs one agent, in one process after another where its policy wants that.
 
     State changes happen on the reactor's thread; the public methods may be called from any.
@@ -50,43 +48,20 @@ class MultiProcessAgentWrapper:
         packed: PackedLaunch,
         policy: RestartPolicy,
         limits: ResourceLimits,
-        supervisor: Supervisor,
+        supervisor: ProcessSupervisor,
         place: Place,
     ) -> None:
-        self.guild_id = packed.guild_id
-        self.spec = packed.agent
-        self.policy = policy
+        super().__init__(packed.guild_id, packed.agent, policy, supervisor)
         self.limits = limits
         self.place = place
-        self.history = RestartHistory()
-        self.generation = 0
-        self.restarts = 0
+        self._supervisor: ProcessSupervisor = supervisor
         self._packed: PackedLaunch | None = packed
         self._environment = packed.surroundings.environment
         self._boot: BootFile | None = None
-        self._supervisor = supervisor
-        self._state = AgentState.STARTING
-        self._life: AgentLife | None = None
         self._pid: int | None = None
-        self._report: ExitReport | None = None
-        self._ready: Future[None] = Future()
-        self._stops: list[Future[None]] = []
-        self._stop_requested = False
-        self._cycling = False
         self._lost = 0
-        self._plan: Timer | None = None
 
     # From any thread
-
-    @property
-    def state(self) -> AgentState:
-        """Where it is in its life."""
-        return self._state
-
-    @property
-    def exit_report(self) -> ExitReport | None:
-        """How its last process ended; None before one has."""
-        return self._report
 
     def run(self, messaging: MessagingConfig) -> None:
         """Start the agent's process, and return when the agent is ready.
@@ -117,20 +92,7 @@ class MultiProcessAgentWrapper:
         self._boot = BootFile.of(self._packed, messaging, limits, self._supervisor.orphan_grace)
         self._packed = None
         self._supervisor.post(lambda: self._supervisor.launch(self))
-        return self._ready
-
-    def request_stop(self, timeout: float | None = None) -> Future[None]:
-        """Begin the ladder ask, SIGTERM, SIGKILL; returns at once.
-
-        Args:
-            timeout: seconds from asking to SIGTERM, in place of the usual deadline.
-
-        Returns:
-            What `result()` waits on for the process to be gone, and no other to follow.
-        """
-        gone: Future[None] = Future()
-        self._supervisor.post(lambda: self._stop(timeout, gone))
-        return gone
+        return self.ready
 
     def shutdown(self) -> None:
         """Stop the agent's process; returns when it is gone."""
@@ -139,10 +101,6 @@ class MultiProcessAgentWrapper:
     def terminate(self) -> None:
         """Send SIGTERM now, and SIGKILL soon."""
         self._supervisor.post(self._terminate)
-
-    def kill(self, because: str) -> None:
-        """Send SIGKILL now; it is not started again."""
-        self._supervisor.post(lambda: self._kill(because))
 
     def abandon(self) -> None:
         """Declare it gone if it was never launched, so that nobody waits for it."""
@@ -193,54 +151,14 @@ class MultiProcessAgentWrapper:
 
     # On the reactor's thread from here on; for the supervisor
 
-    @property
-    def life(self) -> AgentLife | None:
-        """Its process now."""
-        return self._life
-
-    @property
-    def was_ready(self) -> bool:
-        """Whether it has ever been ready."""
-        return self._ready.done()
-
-    def expect_launch(self) -> None:
-        """Be starting; everybody is told once its process is asked for."""
-        self._state = AgentState.STARTING
-
-    def launch(self) -> None:
-        """Start its next process."""
+    def _new_life(self) -> AgentLife:
         assert self._boot is not None
-        self.generation += 1
-        self._cycling = False
         self._pid = None
         self._supervisor.reset_cells(self)
         identity = Identity(
             self.guild_id, self.spec.id, self.spec.name, self.place.slot, self.generation
         )
-        self._life = self._supervisor.new_life(identity, self._boot, self._environment, self)
-        self.change(AgentState.STARTING)
-        self._life.begin()
-
-    def change(self, state: AgentState, report: ExitReport | None = None) -> None:
-        """Be in a state from now on, and have everybody told."""
-        self._state = state
-        self._supervisor.state_changed(self, report)
-        if not state.is_live:
-            stops, self._stops = self._stops, []
-            for gone in stops:
-                gone.set_result(None)
-
-    def plan_launch(self, delay: float) -> None:
-        """Have it launched in so many seconds, unless it is stopped first."""
-        self.cancel_plan()
-        self._plan = self._supervisor.after(delay, lambda: self._supervisor.relaunch(self))
-
-    def cycle(self) -> None:
-        """Stop its process, for the supervisor to start another."""
-        if self._life is not None and not self._stop_requested:
-            self._cycling = True
-            self.change(AgentState.STOPPING)
-            self._life.stop(self._supervisor.stop_grace)
+        return self._supervisor.new_life(identity, self._boot, self._environment, self)
 
     def record(self) -> Record:
         """Return what the shared table says of it."""
@@ -260,71 +178,35 @@ class MultiProcessAgentWrapper:
 
     # What its life tells
 
-    def life_started(self, life: AgentLife) -> None:
+    def life_started(self, pid: int | None) -> None:
         """Take note of the pid."""
-        self._pid = life.pid
+        self._pid = pid
         self._supervisor.publish(self)
 
-    def life_ready(self, life: AgentLife) -> None:  # noqa: ARG002 - of the protocol
+    def life_ready(self) -> None:
         """Take note that it is ready."""
         self._supervisor.start_is_over(self)
-        if self._state is AgentState.STARTING:
-            self.change(AgentState.RUNNING)
-            if not self._ready.done():
-                self._ready.set_result(None)
-                if self.policy.restart is Restart.TEMPORARY and not self.limits.recycles:
-                    self._boot = None  # not needed again: may be large
+        super().life_ready()
+        if (
+            self.policy.restart is Restart.TEMPORARY
+            and self._supervisor.strategy is Strategy.ONE_FOR_ONE
+            and not self.limits.recycles
+        ):
+            self._boot = None  # not needed again: may be large
 
-    def life_ended(self, life: AgentLife, report: ExitReport) -> None:
+    def life_ended(self, report: ExitReport) -> None:
         """Decide what comes next."""
-        self._life = None
         self._supervisor.start_is_over(self)
-        report = replace(
-            report,
-            message_id=message_in_hand(self.place.cells),
-            was_ready=self._ready.done(),
-        )
-        if self._stop_requested:
-            report = replace(report, requested=True)
-            self.end(AgentState.STOPPED, report)
-            if not self._ready.done():
-                self._ready.set_exception(start_error(report, life.failure))
-            if self._cycling:
-                self._supervisor.has_cycled(self)
-        elif not self._ready.done():
-            if life.lost and self._lost < _MAX_LOST:
-                self._lost += 1
-                self._supervisor.launch(self)
-                return
-            self.end(AgentState.EXITED, report)
-            self._ready.set_exception(start_error(report, life.failure))
-        elif self._cycling:
-            self.end(AgentState.BACKOFF, replace(report, restart_in=0.0))
-            self._supervisor.has_cycled(self)
-        elif life.retiring:
-            self.end(AgentState.BACKOFF, replace(report, restart_in=0.0))
-            self._supervisor.relaunch(self)
+        life = self._life
+        is_awaited = not (self._stop_requested or self.was_ready)
+        if is_awaited and life is not None and life.lost and self._lost < _MAX_LOST:
+            self._lost += 1
+            self._life = None
+            self._supervisor.launch(self)
         else:
-            self._supervisor.decide(self, life, report)
-
-    def end(self, state: AgentState, report: ExitReport) -> None:
-        """Take note how a process ended, and what follows."""
-        self._report = report
-        self.change(state, report)
+            super().life_ended(replace(report, message_id=message_in_hand(self.place.cells)))
 
     # What callers want
-
-    def _stop(self, timeout: float | None, gone: Future[None]) -> None:
-        self._stop_requested = True
-        self.cancel_plan()
-        if self._life is not None:
-            self._stops.append(gone)
-            self.change(AgentState.STOPPING)
-            grace = self._supervisor.stop_grace if timeout is None else timeout
-            self._life.stop(grace)
-            return
-        self._end_without_process()
-        gone.set_result(None)
 
     def _terminate(self) -> None:
         self._stop_requested = True
@@ -332,33 +214,10 @@ class MultiProcessAgentWrapper:
             self.change(AgentState.STOPPING)
             self._life.terminate()
 
-    def _kill(self, because: str) -> None:
-        self._stop_requested = True
-        self.cancel_plan()
-        if self._life is not None:
-            self._life.kill(because)
-        else:
-            self._end_without_process()
-
     def _abandon(self) -> None:
         if self._life is None:
             self._end_without_process()
 
     def _end_without_process(self) -> None:
         self._supervisor.start_is_over(self)
-        if self._state.is_live:
-            self.change(AgentState.STOPPED)
-        if not self._ready.done():
-            self._ready.set_exception(
-                AgentStartError(
-                    agent_id=self.spec.id,
-                    agent_name=self.spec.name,
-                    reason="it was stopped before it was started",
-                )
-            )
-
-    def cancel_plan(self) -> None:
-        """Do not launch it again."""
-        if self._plan is not None:
-            self._plan.cancel()
-            self._plan = None
+        super()._end_without_process()

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import logging
 import struct
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rustic_ai.core.errors import BackendUnavailableError, MessagingConfigError
+from rustic_ai.core.errors import MessagingConfigError
 from rustic_ai.core.messaging.backend.embedded_backend.client import ServerClient
 from rustic_ai.core.messaging.backend.embedded_backend.composition import (
     fetch_from,
@@ -43,6 +42,7 @@ from rustic_ai.core.messaging.backend.embedded_backend.protocol import (
     messages_in,
     pack_names,
 )
+from rustic_ai.core.messaging.backend.serving_thread import ServingThread
 from rustic_ai.core.messaging.core.message import Message
 from rustic_ai.core.messaging.core.messaging_backend import MessageHandler, MessagingBackend
 from rustic_ai.core.messaging.core.stop_signal import StopSignal
@@ -116,13 +116,10 @@ class EmbeddedMessagingBackend(MessagingBackend):
                 "bounds": {**(bounds or {}), "overflow": overflow},
             }
         self._client: ServerClient | None = None
-        self._lock = threading.Lock()
         self._topics: dict[tuple[str, str], int] = {}
         self._names: dict[int, str] = {}
         self._subscriptions: dict[tuple[str, str], Subscription] = {}
-        self._thread: threading.Thread | None = None
-        self._stop = StopSignal()
-        self._clean = False
+        self._serving = ServingThread()
         try:
             self._client = ServerClient(
                 self._dial,
@@ -133,7 +130,7 @@ class EmbeddedMessagingBackend(MessagingBackend):
                 shared_memory,
             )
         except BaseException:
-            self._stop.close()
+            self._serving.close()
             self._release_server()
             raise
 
@@ -352,17 +349,7 @@ class EmbeddedMessagingBackend(MessagingBackend):
     def start(self) -> None:
         """Deliver on a thread of this object's."""
         self._open().check()
-        with self._lock:
-            if self._thread is None:
-                name = f"rustic-messaging-{self._address.port}"
-                self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
-                self._thread.start()
-
-    def _serve(self) -> None:
-        try:
-            self._open().serve(self._stop)
-        except BackendUnavailableError:
-            logger.exception("messages are no longer delivered")
+        self._serving.start(f"rustic-messaging-{self._address.port}", self.serve)
 
     def serve(self, stop: StopSignal) -> None:
         """Deliver on the calling thread until `stop` is set."""
@@ -370,17 +357,11 @@ class EmbeddedMessagingBackend(MessagingBackend):
 
     def cleanup(self) -> None:
         """Close the client; let go of the server where this program started it."""
-        with self._lock:
-            if self._clean:
-                return
-            self._clean = True
-        self._stop.set()
-        thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
-            thread.join()
+        if not self._serving.end():
+            return
         self._open().close()
         self._release_server()
-        self._stop.close()
+        self._serving.close()
 
     def _release_server(self) -> None:
         owned, self._owned = self._owned, None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import select
 import threading
 from collections import deque
@@ -10,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from rustic_ai.core.messaging.core.bell import Bell
 from rustic_ai.core.messaging.core.messaging_backend import MessageHandler
 from rustic_ai.core.messaging.core.stop_signal import StopSignal
 
@@ -46,7 +46,7 @@ class Arrivals:
     def __init__(self) -> None:
         self._waiting: deque[Delivery] = deque()
         self._changed = threading.Condition()
-        self._reader, self._writer = _make_bell()
+        self._bell = Bell()
         self._closed = False
 
     def put(self, deliveries: Sequence[Delivery]) -> None:
@@ -59,7 +59,7 @@ class Arrivals:
             was_empty = not self._waiting
             self._waiting.extend(deliveries)
             if was_empty and self._waiting:
-                self._ring()
+                self._bell.ring()
 
     def take(self) -> Delivery | None:
         """Return the next one; None where nothing waits."""
@@ -91,15 +91,15 @@ class Arrivals:
         """Wait until something has come, `stop` is set, or it was woken."""
         poller = select.poll()
         poller.register(stop, select.POLLIN)
-        poller.register(self._reader, select.POLLIN)
-        if any(fd == self._reader for fd, _ in poller.poll()):
-            os.read(self._reader, 8)
+        poller.register(self._bell, select.POLLIN)
+        if any(fd == self._bell.fileno() for fd, _ in poller.poll()):
+            self._bell.hush()
 
     def wake(self) -> None:
         """Have `wait` return."""
         with self._changed:
             if not self._closed:
-                self._ring()
+                self._bell.ring()
 
     def close(self) -> None:
         """Let everybody go who waits here; idempotent."""
@@ -109,15 +109,4 @@ class Arrivals:
             self._closed = True
             self._waiting.clear()
             self._changed.notify_all()
-            for fd in {self._reader, self._writer}:
-                os.close(fd)
-
-    def _ring(self) -> None:
-        os.write(self._writer, (1).to_bytes(8, "little"))
-
-
-def _make_bell() -> tuple[int, int]:
-    if hasattr(os, "eventfd"):
-        fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        return fd, fd
-    return os.pipe()  # pragma: no cover - macOS
+            self._bell.close()

@@ -17,6 +17,7 @@ from rustic_ai.core.messaging.backend.remote.record import (
     output_of,
 )
 from rustic_ai.core.messaging.backend.remote.sender import Sender
+from rustic_ai.core.messaging.backend.serving_thread import ServingThread
 from rustic_ai.core.messaging.core.message import Message
 from rustic_ai.core.messaging.core.message_id import id_time_ms
 from rustic_ai.core.messaging.core.messaging_backend import MessageHandler, MessagingBackend
@@ -52,11 +53,9 @@ class RemoteMessagingBackend(MessagingBackend):
         self._places: dict[tuple[str, str], Place] = {}
         self._arrivals = Arrivals()
         self._sender = Sender(f"rustic-{name}-sender", self._append, self._lost)
-        self._lock = threading.Lock()
-        self._thread: threading.Thread | None = None
-        self._stop = StopSignal()
+        self._serving = ServingThread()
         self._failure: Exception | None = None
-        self._closed = self._clean = False
+        self._closed = False
         self._server: int | None = None
         """Thread that serves."""
         self._handling = False
@@ -282,19 +281,7 @@ class RemoteMessagingBackend(MessagingBackend):
     def start(self) -> None:
         """Deliver on a thread of this object's."""
         self._check()
-        with self._lock:
-            if self._thread is None:
-                name = f"rustic-{self._name}"
-                self._thread = threading.Thread(target=self._serve_until, name=name, daemon=True)
-                self._thread.start()
-
-    def _serve_until(self) -> None:
-        try:
-            self.serve(self._stop)
-        except BackendClosedError:
-            return
-        except Exception:
-            logger.exception("messages are no longer delivered")
+        self._serving.start(f"rustic-{self._name}", self.serve)
 
     def serve(self, stop: StopSignal) -> None:
         """Deliver on the calling thread until `stop` is set."""
@@ -366,21 +353,15 @@ class RemoteMessagingBackend(MessagingBackend):
 
     def cleanup(self) -> None:
         """Say goodbye to the store, once what was sent is stored."""
-        with self._lock:
-            if self._clean:
-                return
-            self._clean = True
-        self._stop.set()
-        thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
-            thread.join()
+        if not self._serving.end():
+            return
         self._sender.close(CLOSE_DEADLINE)
         self._closed = True
         for place in self._places.values():
             place.handler = None
         self._arrivals.close()
         self._disconnect()
-        self._stop.close()
+        self._serving.close()
 
 
 def _from_later(messages: Iterator[Message], made_ms: int) -> Iterator[Message]:

@@ -1,0 +1,1 @@
+"""What engines have in common that look after agents in other processes."""
