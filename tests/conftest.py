@@ -6,7 +6,6 @@ import importlib.util
 import os
 import re
 import signal
-import socket
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ import pytest
 from rustic_ai.core.messaging.core.message_id import GemstoneGenerator
 from rustic_ai.core.settings import RUNTIME_DIR_VARIABLE
 from rustic_ai.core.testing.leaks import LeakCheck
+from tests.ports import free_tcp_port, ports
 
 _EXTRAS = ("redis", "nats", "ray")
 _MISSING = [extra for extra in _EXTRAS if importlib.util.find_spec(extra) is None]
@@ -45,6 +45,7 @@ def leak_check() -> Iterator[LeakCheck]:
     with tempfile.TemporaryDirectory(prefix="rustic-tests-") as runtime:
         os.environ[RUNTIME_DIR_VARIABLE] = runtime
         GemstoneGenerator().get_id()  # leases the machine number, which is held for good
+        ports()  # so are these
         check = LeakCheck(directories=(Path(runtime),))
         before = check.look()
         yield check
@@ -64,8 +65,5 @@ def nothing_is_left(leak_check: LeakCheck) -> Iterator[None]:
 
 @pytest.fixture
 def free_port() -> int:
-    """Give a TCP port of this machine that nobody listens on."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
+    """Give a TCP port of this machine that nobody listens on, and that nobody else will take."""
+    return free_tcp_port()
