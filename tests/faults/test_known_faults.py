@@ -22,6 +22,7 @@ from rustic_ai.core.guild.execution import MultiProcessExecutionEngine
 from rustic_ai.core.guild.topics import GuildTopics
 from rustic_ai.core.messaging.backend.embedded_backend import EmbeddedMessagingBackend
 from rustic_ai.core.testing.agents import HangingAgent, LifecycleAgent, MultiplyingAgent, Number
+from rustic_ai.core.testing.leaks import LeakCheck
 from rustic_ai.core.testing.waiting import wait_until
 from tests.support import NO_MESSAGES, embedded, is_running, run_program, spec_of
 
@@ -233,13 +234,19 @@ def test_sigterm_is_a_request_to_stop(free_port: int, tmp_path: Path, method: An
     assert path.read_text().split() == ["start", "stop"]
 
 
-def test_agents_need_no_named_semaphore(engine: MultiProcessExecutionEngine) -> None:
+def test_agents_need_no_named_semaphore(
+    engine: MultiProcessExecutionEngine, leak_check: LeakCheck
+) -> None:
     """While agents run there is no shared-memory file or semaphore with a name, and no manager."""
-    before = set(Path("/dev/shm").iterdir())
+    before = leak_check.look()
+
+    def shared() -> list[str]:
+        files = leak_check.new_files(before, leak_check.look())
+        return [name for name in files if name.startswith("/dev/shm/")]
+
     with Guild("g", engine, NO_MESSAGES) as guild:
         guild.launch_agents([spec_of(MultiplyingAgent, f"m{n}") for n in range(4)])
-        # What other programs have there comes and goes; ours would stay as long as its agents.
-        wait_until(lambda: set(Path("/dev/shm").iterdir()) <= before)
+        wait_until(lambda: not shared())  # whose it is cannot be seen while it is being made
         lines = [child.cmdline() for child in psutil.Process().children()]
         ours = [line for line in lines if any("rustic" in part for part in line)]
         assert [any(p.startswith("rustic-nursery:") for p in line) for line in ours] == [True]

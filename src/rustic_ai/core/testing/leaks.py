@@ -99,6 +99,11 @@ class LeakCheck:
                     return True
         return False
 
+    def new_files(self, before: Traces, now: Traces) -> list[str]:
+        """Return the files that are there now only, but the shared memory of other programs."""
+        new = sorted(now.files - before.files)
+        return [name for name in new if not self._is_used_by_others(name)]
+
     def left_behind(self, before: Traces, timeout: float = 2.0) -> list[str]:
         """Wait up to `timeout` seconds for everything new to go; return what stays, in words."""
         deadline = time.monotonic() + timeout
@@ -111,8 +116,7 @@ class LeakCheck:
         now = self.look()
         left = [f"process {p}: {c}" for p, c in now.processes.items() if p not in before.processes]
         left += [f"thread {name}" for name in sorted(now.threads - before.threads)]
-        new = sorted(now.files - before.files)
-        left += [f"file {name}" for name in new if not self._is_used_by_others(name)]
+        left += [f"file {name}" for name in self.new_files(before, now)]
         if now.descriptors > before.descriptors:
             left.append(f"{now.descriptors - before.descriptors} file descriptors")
         return left
