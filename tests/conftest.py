@@ -10,12 +10,15 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import hypothesis
 import pytest
 
 from rustic_ai.core.messaging.core.message_id import GemstoneGenerator
 from rustic_ai.core.settings import RUNTIME_DIR_VARIABLE
 from rustic_ai.core.testing.leaks import LeakCheck
+from tests import schedule
 from tests.ports import free_tcp_port, ports
 
 _EXTRAS = ("redis", "nats", "ray")
@@ -26,6 +29,20 @@ if os.environ.get("RUSTIC_REQUIRE_SERVERS") != "1":  # there, what is missing is
         collect_ignore_glob.append("*/test_beyond_one_machine.py")
 _RAY_KEEPS = re.compile(r"thread Dummy-|\d+ file descriptors")
 """Its log files and its event loop, as long as a program lives that has used it."""
+
+# A machine that is shared may be slow at any moment; what hangs is found by `timeout`.
+hypothesis.settings.register_profile("tests", deadline=None)
+hypothesis.settings.load_profile("tests")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Order the tests for several workers."""
+    items.sort(key=lambda item: schedule.turn(item.nodeid))
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> schedule.Scheduling:
+    """Let workers share the tests with respect to what only one may use at a time."""
+    return schedule.Scheduling(config, log)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
