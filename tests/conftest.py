@@ -6,17 +6,20 @@ import importlib.util
 import os
 import re
 import signal
-import socket
 import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import hypothesis
 import pytest
 
 from rustic_ai.core.messaging.core.message_id import GemstoneGenerator
 from rustic_ai.core.settings import RUNTIME_DIR_VARIABLE
 from rustic_ai.core.testing.leaks import LeakCheck
+from tests import schedule
+from tests.ports import free_tcp_port, ports
 
 _EXTRAS = ("redis", "nats", "ray")
 _MISSING = [extra for extra in _EXTRAS if importlib.util.find_spec(extra) is None]
@@ -26,6 +29,20 @@ if os.environ.get("RUSTIC_REQUIRE_SERVERS") != "1":  # there, what is missing is
         collect_ignore_glob.append("*/test_beyond_one_machine.py")
 _RAY_KEEPS = re.compile(r"thread Dummy-|\d+ file descriptors")
 """Its log files and its event loop, as long as a program lives that has used it."""
+
+# A machine that is shared may be slow at any moment; what hangs is found by `timeout`.
+hypothesis.settings.register_profile("tests", deadline=None)
+hypothesis.settings.load_profile("tests")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Order the tests for several workers."""
+    items.sort(key=lambda item: schedule.turn(item.nodeid))
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> schedule.Scheduling:
+    """Let workers share the tests with respect to what only one may use at a time."""
+    return schedule.Scheduling(config, log)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -45,6 +62,7 @@ def leak_check() -> Iterator[LeakCheck]:
     with tempfile.TemporaryDirectory(prefix="rustic-tests-") as runtime:
         os.environ[RUNTIME_DIR_VARIABLE] = runtime
         GemstoneGenerator().get_id()  # leases the machine number, which is held for good
+        ports()  # so are these
         check = LeakCheck(directories=(Path(runtime),))
         before = check.look()
         yield check
@@ -64,8 +82,5 @@ def nothing_is_left(leak_check: LeakCheck) -> Iterator[None]:
 
 @pytest.fixture
 def free_port() -> int:
-    """Give a TCP port of this machine that nobody listens on."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
+    """Give a TCP port of this machine that nobody listens on, and that nobody else will take."""
+    return free_tcp_port()

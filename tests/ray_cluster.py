@@ -171,7 +171,7 @@ def nothing_is_left(ray_cluster: TestCluster, leak_check: LeakCheck) -> Iterator
         threads = {t.name for t in threading.enumerate() if not _RAY_THREAD.match(t.name)}
         found = [c for p, c in processes.items() if p not in before.processes]
         found += sorted(threads - before.threads)
-        return found + sorted(now.files - before.files)
+        return found + leak_check.new_files(before, now)
 
     deadline = time.monotonic() + 5
     while (found := left()) and time.monotonic() < deadline:

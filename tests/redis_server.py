@@ -19,6 +19,7 @@ from rustic_ai.core.messaging import MessagingBackend
 from rustic_ai.core.testing.contracts.messaging_backend import SPACE, TOPIC
 from rustic_ai.core.testing.waiting import wait_until
 from rustic_ai.redis import RedisMessagingBackend
+from tests.ports import free_tcp_port
 
 Open = Callable[..., RedisMessagingBackend]
 OUT = f"{SPACE}:out"
@@ -36,14 +37,6 @@ def need(program: str, how: str) -> str:
     if os.environ.get(REQUIRED_VARIABLE) == "1":
         pytest.fail(f"{reason} ({REQUIRED_VARIABLE} is 1)")
     pytest.skip(reason)
-
-
-def free_tcp_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 class RedisServer:

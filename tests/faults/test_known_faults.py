@@ -22,6 +22,7 @@ from rustic_ai.core.guild.execution import MultiProcessExecutionEngine
 from rustic_ai.core.guild.topics import GuildTopics
 from rustic_ai.core.messaging.backend.embedded_backend import EmbeddedMessagingBackend
 from rustic_ai.core.testing.agents import HangingAgent, LifecycleAgent, MultiplyingAgent, Number
+from rustic_ai.core.testing.leaks import LeakCheck
 from rustic_ai.core.testing.waiting import wait_until
 from tests.support import NO_MESSAGES, embedded, is_running, run_program, spec_of
 
@@ -94,14 +95,16 @@ def test_children_of_the_program_are_its_own() -> None:
     assert (done.stdout.split(), done.stderr) == (["True", "None"], "")
 
 
-def test_another_process_can_list_agents_without_losing_them(
-    engine: MultiProcessExecutionEngine,
-) -> None:
+def test_another_process_can_list_agents_without_losing_them() -> None:
     """Whoever looks from outside changes nothing: agents are listed and run as before."""
-    with Guild("g", engine, NO_MESSAGES) as guild:
-        guild.launch_agents([spec_of(MultiplyingAgent, name) for name in "ab"])
+    name = f"listed-{os.getpid()}"  # nobody else on this machine has a guild of that name
+    with (
+        MultiProcessExecutionEngine(name, max_processes=2) as engine,
+        Guild(name, engine, NO_MESSAGES) as guild,
+    ):
+        guild.launch_agents([spec_of(MultiplyingAgent, agent) for agent in "ab"])
         before = engine.get_engine_stats()
-        seen = [eval(run_program("look.py", "g")) for _ in range(2)]
+        seen = [eval(run_program("look.py", name)) for _ in range(2)]
         assert [list(look["agents"]) for look in seen] == [["a", "b"]] * 2
         assert engine.get_engine_stats() == before
         assert before["alive_agents"] == 2
@@ -231,12 +234,19 @@ def test_sigterm_is_a_request_to_stop(free_port: int, tmp_path: Path, method: An
     assert path.read_text().split() == ["start", "stop"]
 
 
-def test_agents_need_no_named_semaphore(engine: MultiProcessExecutionEngine) -> None:
+def test_agents_need_no_named_semaphore(
+    engine: MultiProcessExecutionEngine, leak_check: LeakCheck
+) -> None:
     """While agents run there is no shared-memory file or semaphore with a name, and no manager."""
-    before = set(Path("/dev/shm").iterdir())
+    before = leak_check.look()
+
+    def shared() -> list[str]:
+        files = leak_check.new_files(before, leak_check.look())
+        return [name for name in files if name.startswith("/dev/shm/")]
+
     with Guild("g", engine, NO_MESSAGES) as guild:
         guild.launch_agents([spec_of(MultiplyingAgent, f"m{n}") for n in range(4)])
-        assert set(Path("/dev/shm").iterdir()) <= before
+        wait_until(lambda: not shared())  # whose it is cannot be seen while it is being made
         lines = [child.cmdline() for child in psutil.Process().children()]
         ours = [line for line in lines if any("rustic" in part for part in line)]
         assert [any(p.startswith("rustic-nursery:") for p in line) for line in ours] == [True]

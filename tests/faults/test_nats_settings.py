@@ -24,13 +24,13 @@ from rustic_ai.nats.messaging import NatsMessagingBackend
 from tests.nats_server import (
     NatsConnect,
     NatsServer,
-    any_port,
     nats_connect,
     nats_server,
     nats_settings,
     publish,
     texts_of,
 )
+from tests.ports import free_tcp_port
 from tests.redis_server import make_certificate
 
 __all__ = ["nats_connect", "nats_server", "nats_settings"]
@@ -47,7 +47,7 @@ def refusal(**settings: Any) -> GuildError:
 
 def test_a_server_that_is_not_there() -> None:
     """The error names the address and what is wrong."""
-    url = f"nats://127.0.0.1:{any_port()}"
+    url = f"nats://127.0.0.1:{free_tcp_port()}"
     error = refusal(servers=url)
     assert isinstance(error, BackendUnavailableError)
     assert f"no message server at {url}: nobody listens there" in str(error)

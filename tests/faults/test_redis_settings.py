@@ -21,10 +21,10 @@ from rustic_ai.core.errors import (
 from rustic_ai.core.messaging import MessagingBackend, MessagingConfig
 from rustic_ai.core.testing.contracts.messaging_backend import SPACE, TOPIC, Box, message
 from rustic_ai.redis import RedisMessagingBackend
+from tests.ports import free_tcp_port
 from tests.redis_server import (
     RedisServer,
     connect_fixture,  # noqa: F401 - a fixture
-    free_tcp_port,
     make_certificate,
     opened_fixture,  # noqa: F401 - a fixture
     opener,

@@ -75,7 +75,8 @@ def test_a_guild_built_launched_and_awaited(free_port: int) -> None:
         assert guild.to_spec().name == "Built"
     assert finished.success
     assert finished.result == {"agents": ["counter", "other"]}
-    assert seen in ([], [(1, "counter"), (2, "counter"), (3, "counter")])
+    told = [(1, "counter"), (2, "counter"), (3, "counter")]
+    assert seen in (told, told[1:], told[2:])  # of those before the wait, the last is kept
 
 
 def test_a_launch_that_fails_ends_what_was_started(free_port: int) -> None:

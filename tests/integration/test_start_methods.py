@@ -27,11 +27,11 @@ from tests.support import NO_MESSAGES, embedded, run_program, spec_of
 
 @contextmanager
 def guild_for(
-    messaging: Any, limit: int = 8, **settings: Any
+    messaging: Any, limit: int = 8, name: str = "g", **settings: Any
 ) -> Iterator[tuple[MultiProcessExecutionEngine, Guild]]:
     with (
-        MultiProcessExecutionEngine("g", limit, **settings) as engine,
-        Guild("g", engine, messaging) as guild,
+        MultiProcessExecutionEngine(name, limit, **settings) as engine,
+        Guild(name, engine, messaging) as guild,
     ):
         yield engine, guild
 
@@ -244,11 +244,12 @@ def test_a_limit_of_open_files_is_named() -> None:
 
 def test_any_process_can_look_at_a_guild(free_port: int) -> None:
     """By its name alone, read-only, another program sees state, load and heartbeat."""
-    with guild_for(embedded(free_port)) as (engine, guild):
+    name = f"seen-{os.getpid()}"  # nobody else on this machine has a guild of that name
+    with guild_for(embedded(free_port), name=name) as (engine, guild):
         guild.launch_agents(specs(2))
         ask(guild, "a0")
-        pid = engine.get_process_info("g", "a0")["pid"]
-        seen = eval(run_program("look.py", "g"))
+        pid = engine.get_process_info(name, "a0")["pid"]
+        seen = eval(run_program("look.py", name))
         assert list(seen["agents"]) == ["a0", "a1"]
         info = seen["agents"]["a0"]
         assert (info["pid"], info["status"], info["is_alive"]) == (pid, "RUNNING", True)
@@ -257,12 +258,12 @@ def test_any_process_can_look_at_a_guild(free_port: int) -> None:
         assert seen["stats"]["states"] == {"RUNNING": 2}
         assert seen["engine_pid"] == os.getpid()
         nursery().kill()
-        with MultiProcessAgentTracker.attach("g") as tracker:
-            spec = tracker.get_agent_spec("g", "a1")
+        with MultiProcessAgentTracker.attach(name) as tracker:
+            spec = tracker.get_agent_spec(name, "a1")
             assert spec == spec_of(ObedientAgent, "a1")
-            assert tracker.get_process_info("g", "nobody") == {}
-            os.kill(engine.get_process_info("g", "a1")["pid"], signal.SIGKILL)
-            wait_until(lambda: not tracker.is_agent_alive("g", "a1"))
+            assert tracker.get_process_info(name, "nobody") == {}
+            os.kill(engine.get_process_info(name, "a1")["pid"], signal.SIGKILL)
+            wait_until(lambda: not tracker.is_agent_alive(name, "a1"))
 
 
 def test_looking_at_a_guild_that_is_not_there() -> None:

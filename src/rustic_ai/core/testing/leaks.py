@@ -18,6 +18,11 @@ MARK_VARIABLE = "RUSTIC_TEST_MARK"
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - looked at, not written to
 _SHARED_NAMES = ("psm_", "sem.mp-", "rustic")
 """How Python's and our own shared-memory segments and semaphores are called."""
+_NOT_TO_BE_SEEN = (
+    *(psutil.NoSuchProcess, ProcessLookupError, FileNotFoundError),
+    *(psutil.AccessDenied, PermissionError),
+)
+"""A process that has ended meanwhile, and one of another user."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,14 +70,16 @@ class LeakCheck:
             try:
                 if process.pid != os.getpid() and self._is_ours(process):
                     found[process.pid] = f"{process.status()} {' '.join(process.cmdline())[:200]}"
-            except (psutil.NoSuchProcess, psutil.AccessDenied):
+            except _NOT_TO_BE_SEEN:
                 continue
         return found
 
     def _is_ours(self, process: psutil.Process) -> bool:
-        if process.status() == psutil.STATUS_ZOMBIE:  # has no environment any more
+        # A look takes in every process of the machine, so the least that tells comes first.
+        environment = _environment(process)
+        if not environment and process.status() == psutil.STATUS_ZOMBIE:  # has none any more
             return process.ppid() == os.getpid()
-        return process.environ().get(MARK_VARIABLE) == self.mark
+        return f"{MARK_VARIABLE}={self.mark}".encode() in environment
 
     def _is_used_by_others(self, file: str) -> bool:
         """Say whether it is shared memory of another program, which happens to run meanwhile."""
@@ -92,6 +99,11 @@ class LeakCheck:
                     return True
         return False
 
+    def new_files(self, before: Traces, now: Traces) -> list[str]:
+        """Return the files that are there now only, but the shared memory of other programs."""
+        new = sorted(now.files - before.files)
+        return [name for name in new if not self._is_used_by_others(name)]
+
     def left_behind(self, before: Traces, timeout: float = 2.0) -> list[str]:
         """Wait up to `timeout` seconds for everything new to go; return what stays, in words."""
         deadline = time.monotonic() + timeout
@@ -104,11 +116,18 @@ class LeakCheck:
         now = self.look()
         left = [f"process {p}: {c}" for p, c in now.processes.items() if p not in before.processes]
         left += [f"thread {name}" for name in sorted(now.threads - before.threads)]
-        new = sorted(now.files - before.files)
-        left += [f"file {name}" for name in new if not self._is_used_by_others(name)]
+        left += [f"file {name}" for name in self.new_files(before, now)]
         if now.descriptors > before.descriptors:
             left.append(f"{now.descriptors - before.descriptors} file descriptors")
         return left
+
+
+def _environment(process: psutil.Process) -> list[bytes]:
+    """Return the variables of a process as it was started with."""
+    if not psutil.LINUX:
+        return [f"{name}={value}".encode() for name, value in process.environ().items()]
+    content = Path(f"/proc/{process.pid}/environ").read_bytes()
+    return content.split(b"\0") if content else []
 
 
 def _everything_in(place: Path) -> Iterator[str]:
