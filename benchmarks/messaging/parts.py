@@ -11,6 +11,7 @@ from benchmarks.messaging import (
     floors,
     foreign,
     journal,
+    large,
     peers_nats,
     peers_queue,
     peers_redis,
@@ -130,6 +131,28 @@ def _talk(name: str, *, n: int, free: bool, sinks: int) -> Callable[[], _Values]
     return measured
 
 
+def _large(scale: Scale) -> list[Measurement]:
+    ways: tuple[tuple[str, dict[str, bool]], ...] = (
+        ("in the message", {"shared": False}),
+        ("in shared memory", {}),
+        ("written in place", {"in_place": True}),
+    )
+    sizes = (("10 kB", 10_000, 2_000), ("1 MB", 1_000_000, 1_000), ("10 MB", 10_000_000, 300))
+    found = []
+    for label, size, divisor in (*sizes, ("100 MB", 100_000_000, 5_000)):
+        n = max(10, scale.n // divisor)
+        for way, options in ways:
+            name = f"{label}, {way}"
+            found.append(Measurement("Large arrays", name, _handed(name, n, size, options)))
+    return found
+
+
+def _handed(name: str, n: int, size: int, options: dict[str, bool]) -> Callable[[], _Values]:
+    return lambda: [
+        (name, "us", percentile(large.hand_over(n, size, **options), 0.5) * 1e6),
+    ]
+
+
 def _journal(scale: Scale) -> list[Measurement]:
     section, flow = "Journal", Flow(2 * scale.n)
     found = [
@@ -193,6 +216,7 @@ PARTS: dict[str, Callable[[Scale], list[Measurement]]] = {
     "floors": _floors,
     "raw": _raw,
     "agents": _agents,
+    "large": _large,
     "peers": _peers,
     "journal": _journal,
     "slow": _slow,
@@ -226,6 +250,18 @@ TARGETS = (
         "NATS JetStream, through our backend",
         "NATS JetStream, acknowledged",
         at_least=1 / 1.5,
+    ),
+    Target(
+        "1 MB in shared memory / in the message",
+        "1 MB, in shared memory",
+        "1 MB, in the message",
+        at_most=1 / 2,
+    ),
+    Target(
+        "10 MB in shared memory / in the message",
+        "10 MB, in shared memory",
+        "10 MB, in the message",
+        at_most=1 / 5,
     ),
     Target("journal interval / none", "raw 1 to 1, journal interval", "raw 1 to 1", at_least=0.5),
     Target("restart with 1,000,000 messages, s", "restart with 1,000,000 messages", "", at_most=1),
