@@ -13,6 +13,7 @@ from rustic_ai.core.messaging.backend.embedded_backend import (
 )
 from rustic_ai.core.messaging.backend.embedded_backend.dial import Transport
 from rustic_ai.core.testing.contracts.durable_messaging import DurableMessagingContract
+from rustic_ai.core.testing.contracts.large_parts import LargePartsContract
 from rustic_ai.core.testing.contracts.messaging_backend import (
     Connect,
     MessagingBackendContract,
@@ -20,7 +21,7 @@ from rustic_ai.core.testing.contracts.messaging_backend import (
 )
 
 
-class TestInMemory(MessagingBackendContract, DurableMessagingContract):
+class TestInMemory(MessagingBackendContract, DurableMessagingContract, LargePartsContract):
     """One object is the whole world."""
 
     @pytest.fixture
@@ -37,7 +38,7 @@ class TestInMemory(MessagingBackendContract, DurableMessagingContract):
         refuses(backend)
 
 
-class TestEmbedded(MessagingBackendContract, DurableMessagingContract):
+class TestEmbedded(MessagingBackendContract, DurableMessagingContract, LargePartsContract):
     """Connections to a server in a process of its own, over its Unix socket."""
 
     transport: Transport = "unix"

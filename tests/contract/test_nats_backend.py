@@ -9,6 +9,7 @@ import pytest
 
 from rustic_ai.core.messaging import MessagingBackend
 from rustic_ai.core.testing.contracts.durable_messaging import DurableMessagingContract
+from rustic_ai.core.testing.contracts.large_parts import LargePartsContract
 from rustic_ai.core.testing.contracts.messaging_backend import Connect, MessagingBackendContract
 from rustic_ai.nats.messaging import NatsMessagingBackend
 from rustic_ai.nats.settings import Storage
@@ -18,7 +19,7 @@ __all__ = ["nats_server"]
 _streams = itertools.count(1)
 
 
-class TestNats(MessagingBackendContract, DurableMessagingContract):
+class TestNats(MessagingBackendContract, DurableMessagingContract, LargePartsContract):
     """Connections to a server of NATS, each test with a stream of its own."""
 
     storage: Storage = "memory"

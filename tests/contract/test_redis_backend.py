@@ -10,6 +10,7 @@ import pytest
 
 from rustic_ai.core.messaging import MessagingBackend
 from rustic_ai.core.testing.contracts.durable_messaging import DurableMessagingContract
+from rustic_ai.core.testing.contracts.large_parts import LargePartsContract
 from rustic_ai.core.testing.contracts.messaging_backend import Connect, MessagingBackendContract
 from rustic_ai.redis import RedisMessagingBackend
 from tests.redis_server import (
@@ -30,7 +31,7 @@ def tls_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, An
         yield {"url": url, "ssl_ca_certs": str(tls[0])}
 
 
-class RedisContract(MessagingBackendContract, DurableMessagingContract):
+class RedisContract(MessagingBackendContract, DurableMessagingContract, LargePartsContract):
     """Connections to one server, each test under a prefix of its own."""
 
     @pytest.fixture

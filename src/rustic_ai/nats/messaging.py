@@ -140,7 +140,8 @@ class NatsMessagingBackend(RemoteMessagingBackend):
             raise MessageTooLargeError(
                 size=len(output.record),
                 limit=limit,
-                hint="send it in parts, or raise max_payload in the NATS server's configuration",
+                hint="send it as several messages, or raise max_payload in the NATS server's "
+                "configuration",
             )
         return output
 

@@ -130,7 +130,7 @@ class RedisMessagingBackend(RemoteMessagingBackend):
         output = super()._checked_output(namespace, topic, message)
         if len(output.record) > LARGEST:
             raise MessageTooLargeError(
-                size=len(output.record), limit=LARGEST, hint="send it in parts"
+                size=len(output.record), limit=LARGEST, hint="send it as several messages"
             )
         return output
 

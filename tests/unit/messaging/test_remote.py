@@ -13,6 +13,7 @@ from rustic_ai.core.messaging.backend.remote import sender as sender_module
 from rustic_ai.core.messaging.backend.remote.sender import Sender
 from rustic_ai.core.messaging.core.messaging_backend import MessagingBackend
 from rustic_ai.core.testing.contracts.durable_messaging import DurableMessagingContract
+from rustic_ai.core.testing.contracts.large_parts import LargePartsContract
 from rustic_ai.core.testing.contracts.messaging_backend import (
     SPACE,
     TOPIC,
@@ -24,7 +25,7 @@ from rustic_ai.core.testing.contracts.messaging_backend import (
 from tests.unit.messaging.shelf import Shelf, ShelfBackend
 
 
-class TestShelf(MessagingBackendContract, DurableMessagingContract):
+class TestShelf(MessagingBackendContract, DurableMessagingContract, LargePartsContract):
     """The contracts hold on whatever keeps messages and positions."""
 
     @pytest.fixture

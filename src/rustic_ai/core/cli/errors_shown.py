@@ -41,5 +41,5 @@ def describe(message: Message) -> str:
         what = f"failed{where}: {error.error_type}: {error.message}"
     else:
         kind = message.format.rpartition(".")[2]
-        what = f"reports {kind}: {json.dumps(message.payload, ensure_ascii=False)}"
+        what = f"reports {kind}: {json.dumps(message.describe_payload(), ensure_ascii=False)}"
     return f"error[agent-error]: agent {message.sender.name!r} {what}"

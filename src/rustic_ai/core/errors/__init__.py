@@ -26,7 +26,8 @@ GuildError
     ├── AccessError                      a file of the server is not its user's alone
     ├── BackPressureError                subscribers do not keep up
     ├── PayloadError (ValueError)        a payload is not what its format says
-    │   └── PayloadGoneError             a large part of it is not to be had any more
+    │   ├── PayloadGoneError             a large part of it is not to be had any more
+    │   └── PickleRefusedError           it is pickled, which is not wanted here
     ├── ProtocolError                    the other side broke the wire protocol
     └── MessageTooLargeError (ValueError)
 
@@ -65,6 +66,7 @@ from rustic_ai.core.errors.messaging import (
     MessagingError,
     PayloadError,
     PayloadGoneError,
+    PickleRefusedError,
     PortTakenError,
     ProtocolError,
 )
@@ -93,6 +95,7 @@ __all__ = [
     "NotPicklableError",
     "PayloadError",
     "PayloadGoneError",
+    "PickleRefusedError",
     "PortTakenError",
     "Problem",
     "ProcessLimitError",

@@ -118,6 +118,18 @@ class PayloadGoneError(PayloadError):
 
 
 @dataclass(eq=False, kw_only=True, repr=False)
+class PickleRefusedError(PayloadError):
+    """A pickle is neither sent nor opened here."""
+
+    code: ClassVar[str] = "pickle-refused"
+    hint: str = "ask for it: @processor(TheClass, pickle=True), or guild.unpickle(message)"
+
+    def describe(self) -> str:
+        """Name the format and the reason."""
+        return f"a pickled {self.format} is refused: {self.reason}"
+
+
+@dataclass(eq=False, kw_only=True, repr=False)
 class ProtocolError(MessagingError):
     """The other side of a connection broke the wire protocol."""
 
@@ -131,7 +143,10 @@ class MessageTooLargeError(MessagingError, ValueError):
     code: ClassVar[str] = "message-too-large"
     size: int
     limit: int
-    hint: str = "send it in parts, or raise max_frame where the server is started"
+    hint: str = (
+        "send it as several messages, or what is large in it as bytes or arrays; or raise "
+        "max_frame where the server is started"
+    )
 
     def describe(self) -> str:
         """Name size and limit."""

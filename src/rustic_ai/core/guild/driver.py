@@ -8,12 +8,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from pydantic import BaseModel
 
 from rustic_ai.core.errors import AgentError, GuildFailedError, RequestTimeoutError
-from rustic_ai.core.guild.agent.outbox import Outbox
+from rustic_ai.core.guild.agent.outbox import Outbox, Payload
 from rustic_ai.core.guild.agent.processor import format_of
 from rustic_ai.core.guild.execution.stats import ExitReport
 from rustic_ai.core.guild.system_messages import ErrorMessage, GuildFinished, ProgressReport
@@ -21,6 +21,9 @@ from rustic_ai.core.guild.topics import GuildTopics
 from rustic_ai.core.messaging.client.client import SimpleClient
 from rustic_ai.core.messaging.core.message import AgentTag, Message
 from rustic_ai.core.messaging.core.messaging_interface import MessagingInterface
+
+if TYPE_CHECKING:
+    from rustic_ai.core.messaging.core.payloads.arrays import Array
 
 _PROGRESS = format_of(ProgressReport)
 _FINISHED = format_of(GuildFinished)
@@ -132,15 +135,27 @@ class Driver:
             if answer is not None:
                 answer.set_result(message)
 
-    def publish(
-        self, payload: BaseModel | dict[str, Any], topics: str | Sequence[str], **options: Any
-    ) -> Message:
+    def publish(self, payload: Payload, topics: str | Sequence[str], **options: Any) -> Message:
         """Send a message; returns it once it was accepted."""
         return self._outbox.post(payload, topics, **options)
 
+    def allocate(self, shape: int | Sequence[int], dtype: Any) -> Array:
+        """Return an array to fill and send; see `ProcessContext.allocate`."""
+        return self._outbox.allocate(shape, dtype)
+
+    def unpickle(self, message: Message) -> Any:
+        """Return the payload of a message, pickled or not.
+
+        Raises:
+            PickleRefusedError: it is pickled, and the messaging is not `trusted`.
+        """
+        from rustic_ai.core.messaging.core.payloads.reading import payload_as
+
+        return payload_as(message, object, pickle=True, trusted=self._outbox.trusted)
+
     def request(
         self,
-        payload: BaseModel | dict[str, Any],
+        payload: Payload,
         topics: str | Sequence[str],
         timeout: float,
         **options: Any,

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Self
-
-from pydantic import BaseModel
+from typing import TYPE_CHECKING, Any, Self
 
 from rustic_ai.core.errors import BackendClosedError
+from rustic_ai.core.guild.agent.outbox import Payload
 from rustic_ai.core.guild.driver import Collector, Driver
 from rustic_ai.core.guild.execution.engine import ExecutionEngine, raise_all
 from rustic_ai.core.guild.execution.engine_names import find_engine, settings_for
@@ -27,7 +25,8 @@ from rustic_ai.core.messaging.core.message import AgentTag, Message
 from rustic_ai.core.messaging.core.messaging_config import MessagingConfig
 from rustic_ai.core.messaging.core.messaging_interface import MessagingInterface
 
-logger = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from rustic_ai.core.messaging.core.payloads.arrays import Array
 
 
 class Guild:
@@ -207,23 +206,20 @@ class Guild:
     # Messages
 
     def publish(
-        self,
-        payload: BaseModel | dict[str, Any],
-        topics: str | list[str] | None = None,
-        **options: Any,
+        self, payload: Payload, topics: str | list[str] | None = None, **options: Any
     ) -> Message:
         """Send a message to the guild; returns it once it was accepted.
 
         Args:
-            payload: a model or a dict.
+            payload: as in `ProcessContext.send`.
             topics: default: the topic that agents listen to by default.
-            options: `format`, `priority`, `recipients`, `ttl` as in `ProcessContext.send`.
+            options: `format` and `priority`, `recipients`, `ttl`, `store`, `pickle` as there.
         """
         return self._open_driver().publish(payload, topics or GuildTopics.DEFAULT_TOPICS, **options)
 
     def request(
         self,
-        payload: BaseModel | dict[str, Any],
+        payload: Payload,
         topics: str | list[str] | None = None,
         *,
         timeout: float = 30.0,
@@ -232,7 +228,7 @@ class Guild:
         """Send a message and return the first answer to it.
 
         Args:
-            payload: a model or a dict.
+            payload: as in `publish`.
             topics: default: the topic that agents listen to by default. To ask one agent, its
                 inbox: ``GuildTopics.get_agent_inbox(agent_id)``.
             timeout: seconds to wait.
@@ -244,6 +240,18 @@ class Guild:
         """
         chosen = topics or GuildTopics.DEFAULT_TOPICS
         return self._open_driver().request(payload, chosen, timeout, **options)
+
+    def allocate(self, shape: int | Sequence[int], dtype: Any = "float64") -> Array:
+        """Return a numpy array to fill in place and send, as `ProcessContext.allocate`."""
+        return self._open_driver().allocate(shape, dtype)
+
+    def unpickle(self, message: Message) -> Any:
+        """Return the payload of a message of this guild that was sent with `pickle=True`.
+
+        Raises:
+            PickleRefusedError: not all who can publish here are known to be this user.
+        """
+        return self._open_driver().unpickle(message)
 
     def get_messages(self, topic: str, since: int | None = None) -> list[Message]:
         """Return what `topic` has got so far, oldest first.

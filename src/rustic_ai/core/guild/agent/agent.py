@@ -118,19 +118,33 @@ class Agent(Generic[PropsT]):
         recipients: Sequence[AgentTag] = (),
         priority: Priority | None = None,
         ttl: float | None = None,
+        store: bool = False,
+        pickle: bool = False,
     ) -> Message:
         """Send a message that answers no other; in handlers use `ProcessContext.send`.
 
         Args:
-            payload: a model or a dict.
+            payload: as in `ProcessContext.send`.
             topics: default: the guild's default topic.
             format: default: that of the payload.
             recipients: agents to tag.
             priority: default: normal.
             ttl: seconds after which nobody wants it any more.
+            store: as in `ProcessContext.send`, like `pickle`.
+            pickle: pickle the payload.
         """
         chosen = topics if topics is not None else GuildTopics.DEFAULT_TOPICS
-        return self._setup.outbox.post(payload, chosen, format, None, priority, recipients, ttl)
+        return self._setup.outbox.post(
+            payload,
+            chosen,
+            format,
+            None,
+            priority,
+            recipients,
+            ttl,
+            store=store,
+            pickle=pickle,
+        )
 
     def on_start(self) -> Awaitable[None] | None:
         """Run once, after the agent was built and subscribed and before its first message."""

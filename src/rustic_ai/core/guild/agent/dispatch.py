@@ -5,24 +5,25 @@ from __future__ import annotations
 import logging
 import traceback
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
 
 from pydantic import BaseModel, ValidationError
 
 from rustic_ai.core.errors import PayloadError
 from rustic_ai.core.guild.agent.agent import Agent
-from rustic_ai.core.guild.agent.context import ProcessContext
+from rustic_ai.core.guild.agent.context import LateContext, ProcessContext
 from rustic_ai.core.guild.agent.outbox import Outbox
 from rustic_ai.core.guild.agent.processor import Predicate
 from rustic_ai.core.guild.system_messages import ErrorMessage
 from rustic_ai.core.guild.topics import GuildTopics
 from rustic_ai.core.messaging.core.message import Message
-from rustic_ai.core.messaging.core.payload import decode_model, json_parser_of
+from rustic_ai.core.messaging.core.payload import Encoding, decode_model, json_parser_of
 
 if TYPE_CHECKING:
     import asyncio
 
 logger = logging.getLogger(__name__)
+_JSON = Encoding.JSON
 
 
 class _Handler(NamedTuple):
@@ -30,11 +31,12 @@ class _Handler(NamedTuple):
 
     method: Callable[..., Awaitable[None] | None]
     name: str
-    model: type[BaseModel] | None
+    wanted: type | None
     parse_json: Callable[[bytes], BaseModel] | None
     """The model's validator, where it is complete and need not be looked up each time."""
     predicate: Predicate | None
     depends_on: tuple[str, ...]
+    pickle: bool
 
 
 class Dispatcher:
@@ -60,10 +62,11 @@ class Dispatcher:
             _Handler(
                 getattr(self._agent, p.method),
                 p.method,
-                p.model,
-                json_parser_of(p.model) if p.model is not None else None,
+                p.wanted,
+                json_parser_of(p.wanted) if _is_model(p.wanted) else None,
                 p.predicate,
                 p.depends_on,
+                p.pickle,
             )
             for p in self._agent.processors
             if p.format in {format_name, None}
@@ -96,8 +99,13 @@ class Dispatcher:
         agent = self._agent
         if handler.predicate is not None and not handler.predicate(agent, message):
             return
-        payload: Any = message.payload if handler.model is None else _parse(handler, message)
-        context = ProcessContext(payload, message, agent, self._outbox)
+        if handler.wanted is not None:
+            payload = _parse(handler, message, self._outbox)
+            context = ProcessContext(payload, message, agent, self._outbox)
+        elif message.envelope.encoding <= _JSON:
+            context = ProcessContext(message.payload, message, agent, self._outbox)
+        else:
+            context = LateContext(message, agent, self._outbox)
         if handler.depends_on:
             dependencies = {key: agent.get_dependency(key) for key in handler.depends_on}
             result = handler.method(context, **dependencies)
@@ -153,15 +161,29 @@ class Dispatcher:
             self._loop = None
 
 
-def _parse(handler: _Handler, message: Message) -> BaseModel:
+def _is_model(wanted: type | None) -> TypeGuard[type[BaseModel]]:
+    return wanted is not None and issubclass(wanted, BaseModel)
+
+
+def _parse(handler: _Handler, message: Message, outbox: Outbox) -> Any:
+    """Return the payload as the handler wants it.
+
+    Raises:
+        PayloadError: it is something else, is lost, or is a pickle that is not wanted.
+    """
     envelope, parse_json = message.envelope, handler.parse_json
     try:
-        if parse_json is not None and envelope.encoding:
+        if envelope.encoding is _JSON and parse_json is not None:
             return parse_json(envelope.payload)
-        assert handler.model is not None
-        return decode_model(handler.model, envelope.encoding, envelope.payload)
+        wanted = handler.wanted
+        if envelope.encoding <= _JSON and _is_model(wanted):
+            return decode_model(wanted, envelope.encoding, envelope.payload)
     except ValidationError as e:
         raise PayloadError(format=message.format, reason=str(e)) from e
+    from rustic_ai.core.messaging.core.payloads.reading import payload_as
+
+    assert wanted is not None
+    return payload_as(message, wanted, pickle=handler.pickle, trusted=outbox.trusted)
 
 
 async def _await(result: Awaitable[None]) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
 from rustic_ai.core.guild.agent.processor import format_of
 from rustic_ai.core.messaging.client.client import Client
+from rustic_ai.core.messaging.core.attachment import Part, stored
 from rustic_ai.core.messaging.core.message import (
     AgentTag,
     Message,
@@ -16,9 +18,15 @@ from rustic_ai.core.messaging.core.message import (
     make_envelope,
 )
 from rustic_ai.core.messaging.core.message_id import id_priority, next_id
+from rustic_ai.core.messaging.core.payload import Encoding, encode_model, encode_payload
 from rustic_ai.core.messaging.core.priority import Priority
 
-Payload = BaseModel | dict[str, Any]
+if TYPE_CHECKING:
+    from rustic_ai.core.messaging.core.payloads.arrays import Array
+
+Payload = Any
+"""A pydantic model or a dict, both with arrays in them or without; bytes, a bytearray or a
+memoryview; a numpy array; an Arrow table or record batch; with `pickle=True` whatever pickles."""
 _PLAIN = MessageConstants.RAW_JSON_FORMAT
 _NORMAL = int(Priority.NORMAL)
 
@@ -28,6 +36,20 @@ class Outbox:
 
     def __init__(self, client: Client) -> None:
         self._client = client
+        self._allocated: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
+
+    @property
+    def trusted(self) -> bool:
+        """Whether everybody who can publish is the same user, proven to be."""
+        return self._client.trusted
+
+    def allocate(self, shape: int | Sequence[int], dtype: Any) -> Array:
+        """Return an array to fill and send; see `ProcessContext.allocate`."""
+        from rustic_ai.core.messaging.core.payloads.arrays import new_array
+
+        array = new_array(self._client.allocate, shape, dtype)
+        self._allocated[id(array)] = array
+        return array
 
     def post(
         self,
@@ -40,11 +62,13 @@ class Outbox:
         ttl: float | None = None,
         is_error: bool = False,  # noqa: FBT001, FBT002 - keywords cost time on this path
         now: bool = False,  # noqa: FBT001, FBT002
+        store: bool = False,  # noqa: FBT001, FBT002
+        pickle: bool = False,  # noqa: FBT001, FBT002
     ) -> Message:
         """Compose a message and send it.
 
         Args:
-            payload: a model or a dict.
+            payload: one of `Payload`.
             topics: where it goes.
             format: default: that of the payload.
             cause: the message that it answers.
@@ -53,8 +77,12 @@ class Outbox:
             ttl: seconds after which nobody wants it any more.
             is_error: the payload describes a failure.
             now: in a handler: do not wait for its end.
+            store: keep what is large in the payload with the message, for later readers.
+            pickle: pickle the payload.
         """
-        message = self.compose(payload, topics, format, cause, priority, recipients, ttl, is_error)
+        message = self.compose(
+            payload, topics, format, cause, priority, recipients, ttl, is_error, store, pickle
+        )
         self._client.publish(message, now=now)
         return message
 
@@ -76,14 +104,28 @@ class Outbox:
         recipients: Sequence[AgentTag] = (),
         ttl: float | None = None,
         is_error: bool = False,  # noqa: FBT001, FBT002
+        store: bool = False,  # noqa: FBT001, FBT002
+        pickle: bool = False,  # noqa: FBT001, FBT002
     ) -> Message:
         """Make the message that carries a payload; arguments as of `post`.
 
         What answers another message takes over its thread and trace context, too.
+
+        Raises:
+            TypeError: the payload cannot travel.
+            PickleRefusedError: it is to be pickled, and the messaging is not `trusted`.
         """
-        if format is None:
-            is_model = isinstance(payload, BaseModel)
-            format = format_of(type(payload)) if is_model else _PLAIN  # noqa: A001
+        if pickle:
+            encoding, body, parts = self._pickled(payload)
+            format = format or _format_of_value(payload, True)  # noqa: A001
+        elif isinstance(payload, BaseModel):
+            encoding, body, parts = encode_model(payload)
+            format = format or format_of(type(payload))  # noqa: A001
+        else:
+            encoding, body, parts = encode_payload(payload)
+            if format is None:
+                is_dict = isinstance(payload, dict)
+                format = _PLAIN if is_dict else _format_of_value(payload, False)  # noqa: A001
         urgency = _NORMAL
         question = thread = trace = None
         if cause is not None:
@@ -95,7 +137,8 @@ class Outbox:
             message_id,
             self._client.tag,
             topics,
-            payload,
+            encoding,
+            body,
             format,
             question,
             thread,
@@ -104,4 +147,29 @@ class Outbox:
             is_error,
             trace,
         )
-        return Message.from_envelope(envelope, None)
+        message = Message.from_envelope(envelope, None)
+        if parts:
+            message.parts = self._sealed(payload, parts, store)
+        return message
+
+    def _pickled(self, payload: Any) -> tuple[Encoding, bytes, tuple[Part, ...]]:
+        from rustic_ai.core.messaging.core.payloads.pickled import encode_pickle
+        from rustic_ai.core.messaging.core.payloads.reading import untrusted
+
+        if not self.trusted:
+            raise untrusted(_format_of_value(payload, True))
+        return encode_pickle(payload)
+
+    def _sealed(self, payload: Any, parts: tuple[Part, ...], store: bool) -> tuple[Part, ...]:  # noqa: FBT001
+        """Return the parts as they are sent; arrays of `allocate` among them become read-only."""
+        if self._allocated:
+            from rustic_ai.core.messaging.core.payloads.arrays import freeze
+
+            freeze(payload, parts, self._allocated)
+        return stored(parts) if store else parts
+
+
+def _format_of_value(payload: Any, pickled: bool) -> str:  # noqa: FBT001
+    from rustic_ai.core.messaging.core.payloads.writing import format_of_value
+
+    return format_of_value(payload, pickled=pickled)

@@ -6,7 +6,7 @@ import functools
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_origin
 
 from pydantic import BaseModel
 
@@ -25,10 +25,12 @@ class Processor:
     method: str
     format: str | None
     """Format it takes; None: every format."""
-    model: type[BaseModel] | None
-    """What the payload is parsed into; None: it stays a dict."""
+    wanted: type | None
+    """What the payload is made into, a model or another class; None: what `Message` has."""
     predicate: Predicate | None
     depends_on: tuple[str, ...]
+    pickle: bool = False
+    """Whether it takes pickles."""
 
 
 def processor(
@@ -36,14 +38,20 @@ def processor(
     *,
     predicate: Predicate | None = None,
     depends_on: Sequence[str] = (),
+    pickle: bool = False,
 ) -> Callable[[F], F]:
     """Mark a method of an agent as the handler of some messages.
 
     Args:
         payload_type: a pydantic model: messages of that format, parsed into it; `JsonDict`:
-            messages sent as plain dicts; `Message`: every message, its payload a dict.
+            messages sent as plain dicts; `Message`: every message, its payload as the message has
+            it. `bytes`, or `memoryview` for the same messages without a copy; `numpy.ndarray`;
+            `pyarrow.Table`, `pyarrow.RecordBatch`. With `pickle`: any class.
         predicate: called with the agent and the message; False: not for this handler.
         depends_on: keys of dependencies, passed as arguments of that name.
+        pickle: messages of exactly that class that were sent with `pickle=True` are taken, too.
+            Unpickling runs what the sender wrote, so it is refused where not all senders are known
+            to be this user (`Capabilities.trusted`).
 
     Raises:
         TypeError: the payload type is none of these, or the method lacks an argument.
@@ -55,16 +63,7 @@ def processor(
             def greet(self, ctx: ProcessContext[GreetRequest]) -> None:
                 ctx.send(Greeting(text=f"Hello {ctx.payload.name}"))
     """
-    if isinstance(payload_type, type) and issubclass(payload_type, BaseModel):
-        wanted: tuple[str | None, type[BaseModel] | None] = (format_of(payload_type), payload_type)
-    elif payload_type == JsonDict:
-        wanted = (MessageConstants.RAW_JSON_FORMAT, None)
-    elif payload_type is Message:
-        wanted = (None, None)
-    else:
-        raise TypeError(
-            f"@processor takes a pydantic model, JsonDict or Message, not {payload_type!r}"
-        )
+    format_name, wanted = _wanted(payload_type, pickle=pickle)
 
     def mark(function: F) -> F:
         missing = set(depends_on) - set(inspect.signature(function).parameters)
@@ -75,14 +74,43 @@ def processor(
             )
         found = Processor(
             function.__name__,
-            *wanted,
+            format_name,
+            wanted,
             predicate,
             tuple(depends_on),
+            pickle,
         )
         setattr(function, _MARK, (*getattr(function, _MARK, ()), found))
         return function
 
     return mark
+
+
+def _wanted(payload_type: Any, *, pickle: bool) -> tuple[str | None, type | None]:
+    """Return the format that is taken, and the class that payloads are made into."""
+    is_class = isinstance(payload_type, type) and get_origin(payload_type) is None
+    if is_class and issubclass(payload_type, BaseModel):
+        return format_of(payload_type), payload_type
+    if payload_type is Message or payload_type == JsonDict:
+        if pickle:
+            raise TypeError(
+                "@processor(..., pickle=True) takes the class of what was pickled, such as dict, "
+                f"not {payload_type!r}"
+            )
+        return (None if payload_type is Message else MessageConstants.RAW_JSON_FORMAT), None
+    if is_class:
+        from rustic_ai.core.messaging.core.payloads.kinds import format_for
+
+        format_name = format_for(payload_type)
+        if format_name is None and pickle:
+            format_name = qualified_name(payload_type)
+        if format_name is not None:
+            return format_name, payload_type
+    raise TypeError(
+        "@processor takes a pydantic model, JsonDict or Message, not "
+        f"{payload_type!r}; bytes, memoryview, numpy.ndarray, pyarrow.Table and "
+        "pyarrow.RecordBatch, too, and any other class with pickle=True"
+    )
 
 
 @functools.cache

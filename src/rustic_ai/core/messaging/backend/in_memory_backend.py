@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from rustic_ai.core.errors import BackendClosedError
 from rustic_ai.core.messaging.core.capabilities import Capabilities
+from rustic_ai.core.messaging.core.codec import decode_message, encode_message
 from rustic_ai.core.messaging.core.message import Message
 from rustic_ai.core.messaging.core.message_id import id_time_ms
 from rustic_ai.core.messaging.core.messaging_backend import MessageHandler, MessagingBackend
@@ -36,10 +37,10 @@ class InMemoryMessagingBackend(MessagingBackend):
 
     A publish from inside a handler is queued and delivered when that handler has returned, so
     agents that answer each other do not nest. If another thread is delivering at that moment, it
-    delivers this message too.
+    delivers this message too. Parts of messages are copied, once for all subscribers.
     """
 
-    capabilities = Capabilities()
+    capabilities = Capabilities(trusted=True)
 
     def __init__(self) -> None:
         self._topics: dict[str, _Topic] = {}
@@ -50,6 +51,8 @@ class InMemoryMessagingBackend(MessagingBackend):
 
     def store_message(self, namespace: str, topic: str, message: Message) -> None:
         """Append, then deliver unless somebody already does."""
+        if message.parts:
+            message = _snapshot(message)
         with self._lock:
             self._check_open()
             entry = self._topics.setdefault(topic, _Topic())
@@ -236,8 +239,18 @@ class InMemoryMessagingBackend(MessagingBackend):
             raise BackendClosedError
 
 
+def _snapshot(message: Message) -> Message:
+    """Return the message as it is now, whatever its sender does with its memory."""
+    copy = decode_message(encode_message(message), None)
+    copy.dead_letter = message.dead_letter
+    return copy
+
+
 def _arrived(message: Message, topic: str) -> Message:
     note = message.dead_letter
     if note is None:
-        return Message.from_envelope(message.envelope, topic)
-    return Message.from_envelope(message.envelope, note.topic, note.attempts + 1, note)
+        found = Message.from_envelope(message.envelope, topic)
+    else:
+        found = Message.from_envelope(message.envelope, note.topic, note.attempts + 1, note)
+    found.parts = message.parts
+    return found

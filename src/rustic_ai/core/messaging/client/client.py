@@ -40,6 +40,15 @@ class Client(ABC):
     def unsubscribe(self, topic: str) -> None:
         """Receive no more from `topic`."""
 
+    @property
+    def trusted(self) -> bool:
+        """Whether everybody who can publish is the same user, proven to be."""
+        return False
+
+    def allocate(self, nbytes: int) -> memoryview:
+        """Return writable memory from which a part of a message is sent with the least copying."""
+        return memoryview(bytearray(nbytes))
+
     @abstractmethod
     def close(self) -> None:
         """End all subscriptions; the messaging interface stays open. Idempotent."""
@@ -71,6 +80,15 @@ class SimpleClient(Client):
         self._durable = durable
         self._max_attempts = max_attempts
         self._topics: set[str] = set()
+
+    @property
+    def trusted(self) -> bool:
+        """Whether everybody who can publish is the same user, proven to be."""
+        return self._messaging.trusted
+
+    def allocate(self, nbytes: int) -> memoryview:
+        """Return memory of the backend's."""
+        return self._messaging.allocate(nbytes)
 
     def publish(self, message: Message, *, now: bool = False) -> None:
         """Store the message in each of its topics; a durable client does not wait for it."""

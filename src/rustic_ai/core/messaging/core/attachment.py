@@ -94,6 +94,11 @@ def size_of(part: Part) -> int:
     return 0 if isinstance(part, LostPart) else part.nbytes
 
 
+def stored(parts: Sequence[Part]) -> tuple[Part, ...]:
+    """Return parts that are stored with their message."""
+    return tuple(p if isinstance(p, InBody | LostPart) else InBody(p) for p in parts)
+
+
 def pack_inline(envelope: bytes, parts: Sequence[Part]) -> bytes:
     """Return a body with all parts in it."""
     return pack_parts(envelope, [(None, part) for part in parts])

@@ -25,3 +25,5 @@ class Capabilities:
     """What is stored outlives the store's end, where it is so configured."""
     lanes: bool = False
     """Urgent messages overtake others, where it is so configured."""
+    trusted: bool = False
+    """Everybody who can publish is the same user, proven to be: then pickles may travel."""

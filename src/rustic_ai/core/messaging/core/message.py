@@ -15,6 +15,7 @@ from rustic_ai.core.messaging.core.priority import Priority
 
 JsonDict = dict[str, Any]
 _new = object.__new__
+_JSON = Encoding.JSON
 
 
 class MessageConstants:
@@ -51,7 +52,8 @@ def make_envelope(
     message_id: int,
     sender: AgentTag,
     topics: str | Sequence[str],
-    payload: Any,
+    encoding: Encoding,
+    body: bytes,
     format_name: str,
     in_response_to: int | None = None,
     thread: Sequence[int] | None = None,
@@ -60,14 +62,13 @@ def make_envelope(
     is_error: bool = False,  # noqa: FBT001, FBT002
     traceparent: str | None = None,
 ) -> Envelope:
-    """Put an envelope together; arguments and errors as of `Message`."""
+    """Put an envelope around an encoded payload; other arguments and errors as of `Message`."""
     if type(topics) is str and topics:  # by far the most frequent
         names: tuple[str, ...] = (topics,)
     elif not (names := _names_of(topics)) or not all(names):
         raise ValueError("a message needs at least one topic, and none may be empty")
     if ttl is not None and not ttl > 0:
         raise ValueError(f"ttl is in seconds and must be positive, not {ttl}")
-    encoding, body = encode_payload(payload)
     return Envelope(
         message_id,
         sender,
@@ -99,8 +100,10 @@ class Message:
         id_obj: the id, from `GemstoneGenerator.get_id`; its priority is the message's.
         sender: who sends it.
         topics: a topic, or several; the message is stored once in each.
-        payload: a dict of what JSON can hold (and bytes), or a pydantic model.
-        format: what the payload is; a model's is its qualified class name.
+        payload: a dict of what JSON can hold (and bytes), or a pydantic model; both may hold numpy
+            arrays and Arrow tables. Bytes, an array, or a table.
+        format: what the payload is; a model's is its qualified class name, of values that are a
+            payload as they are 'bytes', 'numpy.ndarray', 'pyarrow.Table' or 'pyarrow.RecordBatch'.
         priority: only to state what the id says already.
         recipient_list: agents that are tagged; others may ignore the message.
         in_response_to: id of the message that this one answers.
@@ -137,11 +140,13 @@ class Message:
                 f"the id says priority {id_obj.priority.name}, not {Priority(priority).name}: "
                 "the priority is part of the id, so make the id with get_id(priority)"
             )
+        encoding, body, parts = encode_payload(payload)
         self.envelope = make_envelope(
             id_obj.value,
             sender,
             topics,
-            payload,
+            encoding,
+            body,
             format,
             in_response_to=in_response_to,
             thread=thread,
@@ -151,7 +156,7 @@ class Message:
             traceparent=traceparent,
         )
         self._payload: Any = None
-        self.parts: tuple[Part, ...] = ()
+        self.parts: tuple[Part, ...] = parts
         self.topic_published_to: str | None = None
         self.attempt = 1
         self.dead_letter: DeadLetterNote | None = None
@@ -210,12 +215,33 @@ class Message:
         return self.envelope.format
 
     @property
-    def payload(self) -> JsonDict:
-        """The payload as a dict; decoded once, then kept. Treat it as read-only."""
+    def payload(self) -> Any:
+        """The payload: of a model or dict a dict, else the bytes, array or table that was sent.
+
+        Decoded once, then kept. Treat it as read-only: arrays and tables are.
+
+        Raises:
+            PickleRefusedError: it is pickled.
+            PayloadGoneError: a large part of it is lost.
+            PayloadError: it cannot be read.
+        """
         if self._payload is None:
-            self._payload = decode_payload(self.envelope.encoding, self.envelope.payload)
-        found: JsonDict = self._payload
-        return found
+            encoding = self.envelope.encoding
+            if encoding <= _JSON:
+                self._payload = decode_payload(encoding, self.envelope.payload)
+            else:
+                from rustic_ai.core.messaging.core.payloads.reading import payload_of
+
+                self._payload = payload_of(self)
+        return self._payload
+
+    def describe_payload(self) -> Any:
+        """Return the payload for logs: arrays and what else is large in a few words."""
+        if self.envelope.encoding <= _JSON:
+            return self.payload
+        from rustic_ai.core.messaging.core.payloads.reading import described
+
+        return described(self)
 
     @property
     def in_response_to(self) -> int | None:
@@ -270,7 +296,7 @@ class Message:
         )
 
     def to_dict(self) -> Mapping[str, Any]:
-        """Return everything as plain data, for logs and JSON."""
+        """Return everything as plain data, for logs and JSON; of large values what they are."""
         envelope = self.envelope
         return {
             "id": envelope.id,
@@ -280,7 +306,7 @@ class Message:
             "topics": list(envelope.topics),
             "topic_published_to": self.topic_published_to,
             "format": envelope.format,
-            "payload": self.payload,
+            "payload": self.describe_payload(),
             "in_response_to": envelope.in_response_to,
             "thread": list(envelope.thread),
             "recipient_list": [{"id": t.id, "name": t.name} for t in envelope.recipients],

@@ -29,6 +29,11 @@ class MessagingBackend(ABC):
     Steps: where the backend can (`capabilities`), what a handler stores on its own thread, and the
     word that its message was handled, take effect together when it returns, or not at all.
 
+    Parts: large pieces of a payload (`Message.parts`) arrive with their message, read-only, and are
+    what they were when it was handed over, whatever becomes of the sender's memory. They stay
+    valid for as long as they are held. Dead letters have theirs. Parts that are `InBody` are
+    stored as the message is.
+
     Time to live: an expired message is neither delivered nor listed.
 
     After `cleanup` every method but `cleanup` raises `BackendClosedError`. When the store is gone
@@ -65,6 +70,13 @@ class MessagingBackend(ABC):
         What goes wrong later is raised by a later call. `now`: do not wait for the end of a step.
         """
         self.store_message(namespace, topic, message)
+
+    def allocate(self, nbytes: int) -> memoryview:
+        """Return writable memory from which a part of a message is sent with the least copying.
+
+        What it holds is arbitrary. It lives as long as the view does, or anything made over it.
+        """
+        return memoryview(bytearray(nbytes))
 
     @abstractmethod
     def get_messages_for_topic(self, topic: str) -> list[Message]:

@@ -33,6 +33,15 @@ class MessagingInterface:
         self._prefix = f"{namespace}:"
         self._full_names: dict[str, str] = {}
 
+    @property
+    def trusted(self) -> bool:
+        """Whether everybody who can publish is the same user, proven to be."""
+        return self.backend.capabilities.trusted
+
+    def allocate(self, nbytes: int) -> memoryview:
+        """Return memory that parts can be sent from; see `MessagingBackend.allocate`."""
+        return self.backend.allocate(nbytes)
+
     def publish(self, message: Message) -> None:
         """Store the message in each of its topics; returns when the store has it."""
         for topic in message.topics:
@@ -48,7 +57,7 @@ class MessagingInterface:
             self.backend.send_message(self.namespace, name, message, now=now)
 
     def bury(self, message: Message, subscriber: str, reason: str, attempts: int) -> None:
-        """Hand a message to the dead letters: `subscriber` could not handle it."""
+        """Hand a message, whole, to the dead letters: `subscriber` could not handle it."""
         note = DeadLetterNote(
             self._prefix + (message.topic_published_to or message.topics[0]),
             subscriber,
@@ -57,6 +66,7 @@ class MessagingInterface:
             time.time_ns() // 1_000_000,
         )
         dead = Message.from_envelope(message.envelope, None, dead_letter=note)
+        dead.parts = message.parts
         self.backend.send_message(self.namespace, self._prefix + DEAD_LETTER_TOPIC, dead)
 
     def replay(self, dead: Message) -> None:

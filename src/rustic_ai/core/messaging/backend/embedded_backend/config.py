@@ -16,6 +16,7 @@ CAPABILITIES = Capabilities(
     back_pressure=True,
     restarts=True,
     lanes=True,
+    trusted=True,
 )
 
 EMBEDDED_SERVER_PORT = 31134

@@ -1,4 +1,4 @@
-"""What a foreign store keeps of a message: one byte of flags, and the envelope."""
+"""What a foreign store keeps of a message: one byte of flags, and the body."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 from typing import NamedTuple
 
 from rustic_ai.core.errors import ProtocolError
-from rustic_ai.core.messaging.core.codec import decode_message, encode_envelope
+from rustic_ai.core.messaging.core.codec import decode_message, encode_message
 from rustic_ai.core.messaging.core.dead_letter import (
     DEAD_LETTER_TOPIC,
     DeadLetterNote,
@@ -36,7 +36,7 @@ class Output(NamedTuple):
 def output_of(namespace: str, topic: str, message: Message) -> Output:
     """Return a message as the store is to keep it."""
     envelope = message.envelope
-    body = encode_envelope(envelope)
+    body = encode_message(message)
     if message.dead_letter is None:
         record = _PLAIN + body
     else:

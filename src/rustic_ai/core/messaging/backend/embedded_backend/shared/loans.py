@@ -32,7 +32,7 @@ class Loans:
         self._held: set[int] = set()
         self._ended: deque[int] = deque()
         """Slots of which a part has ended, as told by the garbage collector."""
-        self._watched: dict[int, weakref.ref[Any]] = {}
+        self._watched: set[int] = set()
         self._afterwards: Callable[[], None] | None = None
 
     def borrow(
@@ -76,16 +76,18 @@ class Loans:
 
     def _watch(self, block: Any, slot: int) -> None:
         key = id(block)
-
-        def end(_: object) -> None:  # may run on any thread, in the middle of anything
-            self._watched.pop(key, None)
-            self._ended.append(slot)
-            if self._afterwards is not None and not self._watched:
-                self._afterwards()
-
-        self._watched[key] = weakref.ref(block, end)
-        block.loans = self  # so that the end is seen, even if everybody else has forgotten us
+        # Not a reference of ours: one that goes in the same cycle as its block is never called.
+        watch = weakref.finalize(block, self._end, key, slot)
+        watch.atexit = False
+        self._watched.add(key)
         self._lent[slot] += 1
+
+    def _end(self, key: int, slot: int) -> None:
+        # May run on any thread, in the middle of anything.
+        self._watched.discard(key)
+        self._ended.append(slot)
+        if self._afterwards is not None and not self._watched:
+            self._afterwards()
 
     def _collect(self) -> None:
         while self._ended:
