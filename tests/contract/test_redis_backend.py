@@ -8,11 +8,26 @@ from typing import Any
 
 import pytest
 
+from rustic_ai.core.errors import MessageTooLargeError
 from rustic_ai.core.messaging import MessagingBackend
 from rustic_ai.core.testing.contracts.durable_messaging import DurableMessagingContract
-from rustic_ai.core.testing.contracts.large_parts import LargePartsContract
-from rustic_ai.core.testing.contracts.messaging_backend import Connect, MessagingBackendContract
+from rustic_ai.core.testing.contracts.large_parts import (
+    LargePartsContract,
+    Repeated,
+    taken,
+    with_parts,
+)
+from rustic_ai.core.testing.contracts.messaging_backend import (
+    SPACE,
+    TOPIC,
+    Box,
+    Connect,
+    MessagingBackendContract,
+    message,
+)
+from rustic_ai.core.testing.waiting import wait_until
 from rustic_ai.redis import RedisMessagingBackend
+from rustic_ai.redis.messaging import LARGEST
 from tests.redis_server import (
     RedisServer,
     make_certificate,
@@ -54,6 +69,16 @@ class RedisContract(MessagingBackendContract, DurableMessagingContract, LargePar
 
 class TestRedis(RedisContract):
     """Over TCP, with host, port and db."""
+
+    def test_parts_may_be_larger_than_other_messages(self, backend: MessagingBackend) -> None:
+        """An array of 40 MB arrives, text of that size is refused at once."""
+        box = Box()
+        backend.subscribe(TOPIC, box)
+        with pytest.raises(MessageTooLargeError, match=f"{LARGEST:,}"):
+            backend.store_message(SPACE, TOPIC, message("x" * 40_000_000))
+        backend.store_message(SPACE, TOPIC, with_parts(Repeated(7, 40_000_000)))
+        wait_until(lambda: box.messages, 30)
+        assert taken(box) == [[bytes([7]) * 40_000_000]]
 
 
 class TestRedisOverTls(RedisContract):

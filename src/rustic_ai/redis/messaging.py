@@ -28,6 +28,9 @@ logger = logging.getLogger(__name__)
 
 LARGEST = 16 << 20
 """Bytes of the largest message that is taken."""
+LARGEST_WITH_PARTS = 500 << 20
+"""Bytes of the largest message with parts, such as arrays: a little less than what a server takes as
+one value (`proto-max-bulk-len`, 512 MB)."""
 LEAVE_WITHIN = 5.0
 """Seconds that `cleanup` goes on trying to reach a server that is away."""
 
@@ -128,9 +131,10 @@ class RedisMessagingBackend(RemoteMessagingBackend):
 
     def _checked_output(self, namespace: str, topic: str, message: Message) -> Output:
         output = super()._checked_output(namespace, topic, message)
-        if len(output.record) > LARGEST:
+        limit = LARGEST_WITH_PARTS if message.parts else LARGEST
+        if len(output.record) > limit:
             raise MessageTooLargeError(
-                size=len(output.record), limit=LARGEST, hint="send it as several messages"
+                size=len(output.record), limit=limit, hint="send it as several messages"
             )
         return output
 
