@@ -67,7 +67,8 @@ class Worker(Agent):
     @processor(Cloud)
     def shift(self, ctx: ProcessContext[Cloud]) -> None:
         """Answer with points moved by one."""
-        points = ctx.payload.points + 1
+        points = self.allocate(ctx.payload.points.shape, ctx.payload.points.dtype)
+        numpy.add(ctx.payload.points, 1, out=points)
         ctx.send(Cloud(points=points, layers=ctx.payload.layers, pid=os.getpid()))
 
     @processor(JsonDict)

@@ -29,8 +29,8 @@ logger = logging.getLogger(__name__)
 LARGEST = 16 << 20
 """Bytes of the largest message that is taken."""
 LARGEST_WITH_PARTS = 500 << 20
-"""Bytes of the largest message with parts, such as arrays: a little less than what a server takes as
-one value (`proto-max-bulk-len`, 512 MB)."""
+"""Bytes of the largest message with parts, such as arrays: a little less than what a server takes
+as one value (`proto-max-bulk-len`, 512 MB)."""
 LEAVE_WITHIN = 5.0
 """Seconds that `cleanup` goes on trying to reach a server that is away."""
 

@@ -6,7 +6,7 @@ import inspect
 import logging
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, get_args, get_origin
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, get_args, get_origin
 
 from pydantic import BaseModel
 from typing_extensions import TypeVar
@@ -18,6 +18,9 @@ from rustic_ai.core.guild.spec import AgentSpec, BaseAgentProps
 from rustic_ai.core.guild.topics import GuildTopics
 from rustic_ai.core.messaging.core.message import AgentTag, Message
 from rustic_ai.core.messaging.core.priority import Priority
+
+if TYPE_CHECKING:
+    from rustic_ai.core.messaging.core.payloads.arrays import Array
 
 PropsT = TypeVar("PropsT", bound=BaseModel, default=BaseAgentProps)
 
@@ -108,6 +111,10 @@ class Agent(Generic[PropsT]):
             MissingDependencyError: neither the agent nor its guild defines `key`.
         """
         return self._setup.dependencies.get(key, wanted_by=f"agent {self.name!r}")
+
+    def allocate(self, shape: int | Sequence[int], dtype: Any = "float64") -> Array:
+        """Return a numpy array to fill in place and publish; as `ProcessContext.allocate`."""
+        return self._setup.outbox.allocate(shape, dtype)
 
     def publish(
         self,
