@@ -106,27 +106,41 @@ def pack_inline(envelope: bytes, parts: Sequence[Part]) -> bytes:
 
 def pack_parts(envelope: bytes, parts: Sequence[tuple[Place | None, Part]]) -> bytes:
     """Return a body; a part without a place is copied into it."""
+    return b"".join(pieces_of(envelope, parts))
+
+
+def pieces_of(
+    envelope: bytes, parts: Sequence[tuple[Place | None, Part]]
+) -> list[bytes | bytearray | memoryview]:
+    """Return the pieces of a body, for whoever joins them with more: large parts are copied once.
+
+    Raises:
+        ValueError: a part that has to stand in the body is lost.
+    """
     end = _HEAD.size + len(parts) * _PLACE.size + len(envelope)
-    places: list[Place] = []
+    heads = [_HEAD.pack(MARK, _VERSION, len(parts), len(envelope))]
+    pieces: list[bytes | bytearray | memoryview] = []
     for shared, part in parts:
         place = shared
         if place is None:
             start = -(-end // _ALIGNMENT) * _ALIGNMENT
             place = Place(0, 0, start, size_of(part))
+            pieces += (bytes(start - end), _memory_of(part))
             end = start + place.size
-        places.append(place)
-    body = bytearray(end)
-    _HEAD.pack_into(body, 0, MARK, _VERSION, len(parts), len(envelope))
-    offset = _HEAD.size
-    for place in places:
-        _PLACE.pack_into(body, offset, place.slot, place.use, 0, place.offset, place.size)
-        offset += _PLACE.size
-    body[offset : offset + len(envelope)] = envelope
-    with memoryview(body) as view:
-        for place, (_, part) in zip(places, parts, strict=True):
-            if not place.slot and place.size:
-                write_part(part, view[place.offset : place.offset + place.size])
-    return bytes(body)
+        heads.append(_PLACE.pack(place.slot, place.use, 0, place.offset, place.size))
+    return [*heads, envelope, *pieces]
+
+
+def _memory_of(part: Part) -> bytearray | memoryview:
+    """Return the bytes of a part: where they are already, if they are anywhere."""
+    if isinstance(part, InBody):
+        part = part.part
+    if isinstance(part, memoryview):
+        return part
+    written = bytearray(size_of(part))
+    if written:
+        write_part(part, memoryview(written))
+    return written
 
 
 def unpack_places(body: bytes | memoryview, start: int = 0) -> tuple[list[Place], int, int]:

@@ -32,9 +32,9 @@ from rustic_ai.core.messaging.backend.embedded_backend.protocol import (
     Frame,
     Op,
     Query,
-    pack,
     pack_ack,
     pack_names,
+    pack_step,
 )
 from rustic_ai.core.messaging.backend.embedded_backend.questions import Questions
 from rustic_ai.core.messaging.backend.embedded_backend.revival import restore
@@ -292,7 +292,7 @@ class ServerClient:
             for frame in frames[:-1]:
                 self._send_unit(frame)
             del frames[:-1]
-        self._send_unit(pack(Op.STEP, acks + b"".join(frames), flags=flags))
+        self._send_unit(pack_step(acks, frames, flags))
 
     def _acknowledgements(self) -> bytes:
         if self.exchange is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from rustic_ai.core.errors import ProtocolError
 from rustic_ai.core.messaging.backend.embedded_backend.client import ServerClient
@@ -13,8 +13,9 @@ from rustic_ai.core.messaging.backend.embedded_backend.protocol import (
     SHARED,
     in_ms,
     pack_publish,
+    pack_publish_of,
 )
-from rustic_ai.core.messaging.core.attachment import LostPart, Part, Place, pack_inline, pack_parts
+from rustic_ai.core.messaging.core.attachment import LostPart, Part, Place, pieces_of
 from rustic_ai.core.messaging.core.codec import decode_message, encode_envelope
 from rustic_ai.core.messaging.core.dead_letter import pack_dead_letter, unpack_dead_letter
 from rustic_ai.core.messaging.core.message import Message
@@ -33,26 +34,30 @@ def frame_of(message: Message, topic: int, flags: int, client: ServerClient) -> 
     """
     envelope = message.envelope
     body = encode_envelope(envelope)
+    ttl_ms = in_ms(envelope.ttl) if envelope.ttl is not None else 0
     if message.parts:
-        body, more = _with_parts(message, body, client)
-        flags |= more
+        return _frame_with_parts(message, body, topic, ttl_ms, flags, client)
     if message.dead_letter is not None:
         body, flags = pack_dead_letter(message.dead_letter, body), flags | DEAD
-    ttl_ms = in_ms(envelope.ttl) if envelope.ttl is not None else 0
     return pack_publish(topic, envelope.id, body, ttl_ms, flags)
 
 
-def _with_parts(message: Message, envelope: bytes, client: ServerClient) -> tuple[bytes, int]:
+def _frame_with_parts(
+    message: Message, envelope: bytes, topic: int, ttl_ms: int, flags: int, client: ServerClient
+) -> bytes:
+    places: Sequence[Place | None] = [None] * len(message.parts)
     exchange = client.share()
-    if exchange is None:
-        return pack_inline(envelope, message.parts), LARGE
-    places, lying = exchange.put(message.parts)
-    if len(message.topics) > 1:
-        message.parts = tuple(lying)
-    client.run_errands()
-    body = pack_parts(envelope, list(zip(places, message.parts, strict=True)))
-    flags = (SHARED if any(places) else 0) | (0 if all(places) else LARGE)
-    return body, flags
+    if exchange is not None:
+        places, lying = exchange.put(message.parts)
+        if len(message.topics) > 1:
+            message.parts = tuple(lying)
+        client.run_errands()
+    flags |= (SHARED if any(places) else 0) | (0 if all(places) else LARGE)
+    pieces = pieces_of(envelope, list(zip(places, message.parts, strict=True)))
+    if message.dead_letter is not None:
+        pieces.insert(0, pack_dead_letter(message.dead_letter, b""))
+        flags |= DEAD
+    return pack_publish_of(topic, message.id, pieces, ttl_ms, flags)
 
 
 def message_of(

@@ -323,9 +323,9 @@ class Loop:
         while output:
             data = output.popleft()
             size = len(data)
-            if output and size < _SEND:
+            if output and size + len(output[0]) < _SEND:
                 parts = [data]
-                while output and size < _SEND:
+                while output and size + len(output[0]) < _SEND:
                     parts.append(output.popleft())
                     size += len(parts[-1])
                 data = b"".join(parts)

@@ -18,7 +18,7 @@ of what it sends: a PUBLISH frame of its own, or a STEP, which is applied whole 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -166,6 +166,24 @@ def pack_publish(
     """Return the frame of a message; `ttl_ms` as of `in_ms`."""
     size = HEADER_SIZE + len(envelope)
     return _pack(size, PUBLISH, flags, 0, topic, ttl_ms, message_id) + envelope
+
+
+def pack_publish_of(
+    topic: int,
+    message_id: int,
+    pieces: Sequence[bytes | bytearray | memoryview],
+    ttl_ms: int = 0,
+    flags: int = 0,
+) -> bytes:
+    """Return the frame of a message whose body is in pieces; as `pack_publish`."""
+    size = HEADER_SIZE + sum(map(len, pieces))
+    return b"".join((_pack(size, PUBLISH, flags, 0, topic, ttl_ms, message_id), *pieces))
+
+
+def pack_step(acks: bytes, frames: Sequence[bytes], flags: int = 0) -> bytes:
+    """Return the frame of acknowledgements and the messages that come with them."""
+    size = HEADER_SIZE + len(acks) + sum(map(len, frames))
+    return b"".join((_pack(size, STEP, flags, 0, 0, 0, 0), acks, *frames))
 
 
 def in_ms(ttl: float) -> int:
