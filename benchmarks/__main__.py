@@ -69,8 +69,8 @@ def main(given: Sequence[str] | None = None) -> int:
             rounds,
             quick=told.quick,
             tell=lambda text: print(text, flush=True),
+            keep=lambda: book.save(output / _RESULTS),
         )
-        book.save(output / _RESULTS)
         failed = any(p.failed for result in book.results.values() for p in result.peers.values())
         print(f"{time.monotonic() - began:.0f} s")
     print(f"the report is in {write(output)}")

@@ -98,7 +98,7 @@ def _section(name: str, workload: Workload, result: WorkloadResult) -> Iterator[
     rounds = max((len(v) for p in result.peers.values() for v in p.values.values()), default=0)
     yield (
         f"\n`{result.command}`, {result.date}, {rounds} round{'s' if rounds != 1 else ''}, load "
-        f"{result.load:.1f} at its beginning; {result.machine}\n"
+        f"{result.load:.1f} at its beginning; {result.machine}{_smallness(result)}\n"
     )
 
 
@@ -134,7 +134,12 @@ def _notes_on(title: str, found: PeerResult) -> Iterator[str]:
     for failure in dict.fromkeys(found.failed):
         yield f"- {title} failed in {found.failed.count(failure)} of its runs: {failure}\n"
     if found.left:
-        yield f"- {title} left {len(found.left)} processes behind, which were killed.\n"
+        count = len(found.left)
+        yield f"- {title} left {count} processes 10 s after its runs, which were killed.\n"
+
+
+def _smallness(result: WorkloadResult) -> str:
+    return "; **small sizes, which only prove that it runs**" if "--quick" in result.command else ""
 
 
 def _anchor(title: str) -> str:

@@ -46,7 +46,7 @@ def seconds_until_gone(pids: Iterable[int], timeout: float) -> float | None:
     return time.monotonic() - began
 
 
-def end(mark: str, patience: float = 3.0) -> list[str]:
+def end(mark: str, patience: float = 10.0) -> list[str]:
     """Wait for the processes of a mark to end, and kill who stays; returns their command lines."""
     seconds_until_gone(marked(mark), patience)
     told = []

@@ -30,8 +30,19 @@ def measure(
     *,
     quick: bool,
     tell: Callable[[str], None],
+    keep: Callable[[], None],
 ) -> None:
-    """Run all, round by round, so that what disturbs the machine hits all peers alike."""
+    """Run all, round by round, so that what disturbs the machine hits all peers alike.
+
+    Args:
+        book: takes what is found.
+        workloads: their names.
+        peers: their names.
+        rounds: how many.
+        quick: with small sizes, and without making environments.
+        tell: is called with a line for each run.
+        keep: is called after all peers' turns at a workload, so that an interruption costs little.
+    """
     pythons: dict[str, Path] = {}
     for name in peers:
         try:
@@ -54,6 +65,7 @@ def measure(
                     tell(
                         f"round {turn + 1}/{rounds} {workload} {name} {took:.1f} s{_problem(found)}"
                     )
+            keep()
 
 
 def _is_wanted(peer: str, workload: str, *, quick: bool) -> bool:

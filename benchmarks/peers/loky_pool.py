@@ -37,5 +37,6 @@ class Loky(ExecutorPeer):
             begun = now()
             results = parallel(delayed(jobs.JOBS[job])(part) for part in parts)
             seconds = now() - begun
-        self.pool = self.make(WORKERS)  # the one that `Parallel` has left, to be ended
+        self.pool = self.make(WORKERS)  # in the place of what `Parallel` has left
+        self.stop()
         return list(results), seconds
