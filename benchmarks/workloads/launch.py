@@ -49,4 +49,5 @@ WORKLOAD = Workload(
     measure=_measure,
     quick={"counts": [1, 8]},
     full={"counts": [1, 8, 32, 100]},
+    rounds=2,
 )

@@ -92,4 +92,5 @@ WORKLOAD = Workload(
     measure=_measure,
     quick={"count": 8, "patience": 2},
     full={"count": 8, "patience": 10},
+    rounds=1,
 )

@@ -50,5 +50,5 @@ WORKLOAD = Workload(
     measures=tuple(Measure(name, "msg/s", more_is_better=True) for name in _CASES),
     measure=_measure,
     quick={"seconds": 0.05, "batch": 500, "size": 200},
-    full={"seconds": 1.5, "batch": 500, "size": 200},
+    full={"seconds": 1.0, "batch": 500, "size": 200},
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.peers.peer import Peer
@@ -50,4 +50,4 @@ class Workload:
     measure: Callable[[Make, dict[str, Any]], Findings]
     quick: Mapping[str, Any]
     full: Mapping[str, Any]
-    rounds: int | None = field(default=None)
+    rounds: int | None = None
