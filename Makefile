@@ -4,7 +4,7 @@ VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2
 VENV := .venv/$(VERSION)
 BIN := $(VENV)/bin
 
-.PHONY: demo test servers check format schema soak clean
+.PHONY: demo test servers check format schema soak bench bench-quick clean
 
 demo: $(VENV)/.installed  ## Take the census of the running Python's standard library.
 	$(BIN)/python -m examples.census
@@ -33,8 +33,14 @@ schema: $(VENV)/.installed  ## Write the JSON Schema of guild files anew.
 soak: $(VENV)/.installed  ## Kill agents, nursery and server under load for SECONDS=120; SEED=... repeats a run.
 	$(BIN)/python tools/soak.py --seconds $(or $(SECONDS),120) $(if $(SEED),--seed $(SEED))
 
+bench: $(VENV)/.tests  ## Measure beside Ray, xoscar, Redis and others; writes docs/benchmarks.md; ARGS="--only launch".
+	$(BIN)/python -m benchmarks $(ARGS)
+
+bench-quick: $(VENV)/.tests  ## Prove that the benchmarks run, with the peers that are installed.
+	$(BIN)/python -m benchmarks --quick $(ARGS)
+
 clean:  ## Remove environments and caches.
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv .bench .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 
 $(VENV)/.installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is %d.%d; use make PYTHON=..." % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'

@@ -1,0 +1,1 @@
+"""What is measured, each the same for every peer; runs in a peer's environment."""
