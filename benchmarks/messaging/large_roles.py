@@ -8,12 +8,13 @@ import numpy as np
 from pydantic import BaseModel
 
 from benchmarks.messaging.agent_roles import RESULTS, Trips
+from benchmarks.peers.looks import Look, number_of, numbered
 from rustic_ai.core.guild import Agent, ProcessContext, agent
 
-ARRAYS, SUMS = "arrays", "sums"
+ARRAYS, NUMBERS = "arrays", "numbers"
 
 
-class Feed(BaseModel):
+class Offers(BaseModel):
     """Asks for `n` arrays of `size` bytes; `in_place`: each is made where it is sent from."""
 
     n: int
@@ -21,67 +22,71 @@ class Feed(BaseModel):
     in_place: bool
 
 
-class Eaten(BaseModel):
-    """What the receiver has made of an array."""
+class LookAs(BaseModel):
+    """Says what to do with arrays."""
 
-    value: float
+    look: Look
 
 
-class Feeder(Agent):
+class Number(BaseModel):
+    """What a receiver has seen."""
+
+    number: float
+
+
+class Offerer(Agent):
     """Sends an array, and the next one when it hears what came of it.
 
-    The time of a trip begins when the array is complete and ends with the answer: where it is
-    written in place, filling it is the producer's own work, not part of the trip.
+    The time of a trip begins when the array is complete and ends with the answer.
     """
 
     def __init__(self) -> None:
         self._left, self._sent_at = 0, 0.0
-        self._told = Feed(n=0, size=8, in_place=False)
+        self._wanted = Offers(n=0, size=8, in_place=False)
         self._array = np.empty(0)
         self._seconds: list[float] = []
 
-    @agent.processor(Feed)
-    def begin(self, ctx: ProcessContext[Feed]) -> None:
+    @agent.processor(Offers)
+    def begin(self, ctx: ProcessContext[Offers]) -> None:
         """Send the first."""
-        self._told, self._left, self._seconds = ctx.payload, ctx.payload.n, []
-        self._array = np.random.default_rng(7).random(ctx.payload.size // 8)
+        self._wanted, self._left, self._seconds = ctx.payload, ctx.payload.n, []
+        if not ctx.payload.in_place:
+            self._array = numbered(ctx.payload.size)
         self._send(ctx)
 
-    @agent.processor(Eaten)
-    def go_on(self, ctx: ProcessContext[Eaten]) -> None:
+    @agent.processor(Number)
+    def go_on(self, ctx: ProcessContext[Number]) -> None:
         """Note how long it took, and send the next."""
         self._seconds.append(time.perf_counter() - self._sent_at)
-        expected = float(self._left) if self._told.in_place else float(self._array.sum())
-        if abs(ctx.payload.value - expected) > 1e-9 * abs(expected):
-            raise ValueError(f"{ctx.payload.value} came of an array whose sum is {expected}")
+        if ctx.payload.number != self._left:
+            raise ValueError(f"{ctx.payload.number} came of the array with number {self._left}")
         self._left -= 1
         if self._left:
             self._send(ctx)
         else:
             ctx.send(Trips(seconds=self._seconds), topics=RESULTS)
 
-    def _send(self, ctx: ProcessContext[Feed] | ProcessContext[Eaten]) -> None:
-        array = self._array
-        if self._told.in_place:
-            array = ctx.allocate(self._told.size // 8)
-            array[-1] = self._left
+    def _send(self, ctx: ProcessContext[Offers] | ProcessContext[Number]) -> None:
+        in_place = self._wanted.in_place
+        array = ctx.allocate(self._wanted.size // 8) if in_place else self._array
+        array[-1] = self._left
         self._sent_at = time.perf_counter()
         ctx.send(array, topics=ARRAYS)
 
 
-class Adder(Agent):
-    """Sums what it gets: every byte is read."""
+class Looker(Agent):
+    """Looks at arrays."""
+
+    def __init__(self) -> None:
+        self._look: Look = "last"
+
+    @agent.processor(LookAs)
+    def learn(self, ctx: ProcessContext[LookAs]) -> None:
+        """Note how."""
+        self._look = ctx.payload.look
+        ctx.send(Trips(seconds=[]), topics=RESULTS)
 
     @agent.processor(np.ndarray)
-    def add(self, ctx: ProcessContext[np.ndarray]) -> None:
-        """Answer with the sum."""
-        ctx.send(Eaten(value=float(ctx.payload.sum())), topics=SUMS)
-
-
-class Peeker(Agent):
-    """Reads the last number of what it gets."""
-
-    @agent.processor(np.ndarray)
-    def peek(self, ctx: ProcessContext[np.ndarray]) -> None:
-        """Answer with it."""
-        ctx.send(Eaten(value=float(ctx.payload[-1])), topics=SUMS)
+    def look(self, ctx: ProcessContext[np.ndarray]) -> None:
+        """Answer with the number of the array."""
+        ctx.send(Number(number=number_of(ctx.payload, self._look)), topics=NUMBERS)

@@ -10,7 +10,8 @@ from multiprocessing.connection import Connection
 from typing import Any, Protocol
 
 from benchmarks.peers.children import Child, all_of, rendezvous
-from benchmarks.peers.peer import Peer, message, now
+from benchmarks.peers.looks import Look, number_of, numbered
+from benchmarks.peers.peer import NotThereError, Peer, message, now
 
 PINGS, PONGS, FLOW = "pings", "pongs", "flow"
 
@@ -66,10 +67,12 @@ class ChannelPeer(Peer):
             ended: float = max(taker.hear() for taker in takers)
         return ended - begun
 
-    def arrays(self, size: int, n: int) -> list[float]:
-        """Send arrays to a process that answers with the last number."""
+    def arrays(self, size: int, n: int, look: Look, *, in_place: bool) -> list[float]:
+        """Send arrays to a process that answers with their numbers."""
+        if in_place:
+            raise NotThereError("what is sent is copied")
         there, (back,) = self.ends(1)
-        taker = Child(_look, self.open, back, n)
+        taker = Child(_look, self.open, back, n, look)
         offerer = Child(_offer, self.open, there, n, size)
         with all_of(taker, offerer):
             found: list[float] = offerer.hear()
@@ -125,10 +128,8 @@ def _receive(line: Connection, opens: Open, how: Any, n: int, number: int) -> No
 
 
 def _offer(line: Connection, opens: Open, how: Any, n: int, size: int) -> None:
-    import numpy as np
-
     channel, seconds = opens(how, PONGS, "pinger"), []
-    array = np.ones(size // 8)
+    array = numbered(size)
     rendezvous(line)
     for number in range(n):
         array[-1] = number
@@ -142,10 +143,10 @@ def _offer(line: Connection, opens: Open, how: Any, n: int, size: int) -> None:
     channel.close()
 
 
-def _look(line: Connection, opens: Open, how: Any, n: int) -> None:
+def _look(line: Connection, opens: Open, how: Any, n: int, look: Look) -> None:
     channel = opens(how, PINGS, "ponger")
     rendezvous(line)
     for _ in range(n):
-        channel.put(PONGS, [message(int(channel.take_array()[-1]), 8)])
+        channel.put(PONGS, [message(int(number_of(channel.take_array(), look)), 8)])
     line.recv()
     channel.close()

@@ -13,6 +13,7 @@ from typing import Any
 
 from benchmarks.peers import jobs
 from benchmarks.peers.jobs import WORKERS
+from benchmarks.peers.looks import Look, number_of, numbered
 from benchmarks.peers.peer import PATIENCE, Crash, NotThereError, Peer, message, now
 
 
@@ -39,11 +40,6 @@ def echo(given: Any) -> Any:
 def handle(given: dict[str, Any]) -> int:
     """Take a message."""
     return int(given["number"])
-
-
-def last_of(array: Any) -> float:
-    """Look at the last number."""
-    return float(array[-1])
 
 
 class ExecutorPeer(Peer):
@@ -94,16 +90,16 @@ class ExecutorPeer(Peer):
         assert len(found) == n
         return seconds
 
-    def arrays(self, size: int, n: int) -> list[float]:
+    def arrays(self, size: int, n: int, look: Look, *, in_place: bool) -> list[float]:
         """Call with an array."""
-        import numpy as np
-
+        if in_place:
+            raise NotThereError("what is sent is copied")
         self.launch(1)
-        array, seconds = np.ones(size // 8), []
+        array, seconds = numbered(size), []
         for number in range(n):
             array[-1] = number
             sent = now()
-            answer = self.pool.submit(last_of, array).result(PATIENCE)
+            answer = self.pool.submit(number_of, array, look).result(PATIENCE)
             seconds.append(now() - sent)
             assert answer == number
         return seconds

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.messaging import agents as flows
-from benchmarks.messaging.agent_roles import PINGS, PONGS, RESULTS, Trips
+from benchmarks.messaging.agent_roles import RESULTS
 from benchmarks.peers import jobs
+from benchmarks.peers.looks import Look
 from benchmarks.peers.ours_agents import Darts, Hello, Nap, Spin, Worker
-from benchmarks.peers.peer import PATIENCE, Crash, NotThereError, Peer, now
+from benchmarks.peers.peer import PATIENCE, Crash, Peer, now
 from rustic_ai.core.guild import AgentBuilder, AgentSpec, Guild, GuildTopics
 from rustic_ai.core.guild.builders import GuildBuilder
 from rustic_ai.core.guild.execution.multiprocess import MultiProcessExecutionEngine
@@ -24,7 +25,6 @@ from rustic_ai.core.messaging.backend.embedded_backend import create_embedded_me
 
 _GUILD = "bench"
 _MOST_AGENTS = 128
-_MOST_BYTES = 16 << 20
 _FREE_RUNNING = 1
 _DEAD = {AgentState.EXITED, AgentState.BACKOFF}
 
@@ -75,17 +75,11 @@ class Ours(Peer):
         free = batch == _FREE_RUNNING
         return n * receivers / flows.talk(n, free=free, size=size, sinks=receivers).rate
 
-    def arrays(self, size: int, n: int) -> list[float]:
-        """Send as bytes, copied into the message."""
-        if size > _MOST_BYTES:
-            raise NotThereError("a message has 16 MB at most; arrays travel no other way yet")
-        from benchmarks.peers.ours_arrays import Looker, Offerer, Offers
+    def arrays(self, size: int, n: int, look: Look, *, in_place: bool) -> list[float]:
+        """Send as they are, or from `ctx.allocate`."""
+        from benchmarks.messaging import large
 
-        pair = ((Offerer, "offerer", PONGS), (Looker, "looker", PINGS))
-        with flows.guild_of(*pair) as guild, guild.collect(RESULTS) as heard:
-            guild.publish(Offers(size=size, n=n), topics=_inbox("offerer"))
-            (answer,) = heard.take(1, PATIENCE)
-        return Trips.model_validate(answer.payload).seconds
+        return large.hand_over(n, size, look, in_place=in_place)
 
     def work(self, job: str, parts: Sequence[Any]) -> tuple[list[Any], float]:
         """Have two agents throw darts; or run the guild of examples/census, whose clock counts."""

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
+from benchmarks.peers.looks import Look
+
 PATIENCE = 60.0
 """Seconds that any one answer may take."""
 
@@ -70,10 +72,16 @@ class Peer:
         """
         raise NotThereError("it sends no messages")
 
-    def arrays(self, size: int, n: int) -> list[float]:
-        """Return the seconds from sending `size` bytes of numbers to the answer with the last one.
+    def arrays(self, size: int, n: int, look: Look, *, in_place: bool) -> list[float]:
+        """Return the seconds from sending `size` bytes of numbers to the answer with a number.
 
         Each of the `n` arrays is another, so that nothing can be kept from the one before.
+
+        Args:
+            size: of each array, in bytes.
+            n: how many.
+            look: what the receiver does.
+            in_place: the sender makes each where it is sent from; that is not timed.
         """
         raise NotThereError("it sends no messages")
 

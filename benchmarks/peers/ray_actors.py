@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.peers import jobs
+from benchmarks.peers.looks import Look, number_of, numbered
 from benchmarks.peers.peer import PATIENCE, Crash, NotThereError, Peer, message, now
 
 _ADDRESS = "127.0.0.2"
@@ -39,8 +40,8 @@ class _Actor:
     def tally(self) -> tuple[int, float]:
         return self._got, self._last
 
-    def last_of(self, array: Any) -> float:
-        return float(array[-1])
+    def number_of(self, array: Any, look: Look) -> float:
+        return number_of(array, look)
 
     def ping(self, other: Any, n: int, size: int) -> list[float]:
         import ray
@@ -65,15 +66,14 @@ class _Actor:
         assert all(got == n for got, _ in tallies)
         return float(max(last for _, last in tallies) - begun)
 
-    def offer(self, other: Any, n: int, size: int) -> list[float]:
-        import numpy as np
+    def offer(self, other: Any, n: int, size: int, look: Look) -> list[float]:
         import ray
 
-        array, seconds = np.ones(size // 8), []
+        array, seconds = numbered(size), []
         for number in range(n):
             array[-1] = number
             sent = now()
-            answer = ray.get(other.last_of.remote(ray.put(array)))
+            answer = ray.get(other.number_of.remote(ray.put(array), look))
             seconds.append(now() - sent)
             assert answer == number
         return seconds
@@ -140,12 +140,14 @@ class RayActors(Peer):
         found: float = ray.get(self._actors[0].send.remote(self._actors[1:], n, size))
         return found
 
-    def arrays(self, size: int, n: int) -> list[float]:
+    def arrays(self, size: int, n: int, look: Look, *, in_place: bool) -> list[float]:
         """Put each into the store, and pass its reference."""
+        if in_place:
+            raise NotThereError("what is sent is copied")
         import ray
 
         self.launch(2)
-        found: list[float] = ray.get(self._actors[0].offer.remote(self._actors[1], n, size))
+        found: list[float] = ray.get(self._actors[0].offer.remote(self._actors[1], n, size, look))
         return found
 
     def work(self, job: str, parts: Sequence[Any]) -> tuple[list[Any], float]:

@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 import xoscar
 
 from benchmarks.peers import jobs
-from benchmarks.peers.peer import PATIENCE, Crash, Peer, message, now
+from benchmarks.peers.looks import Look, number_of, numbered
+from benchmarks.peers.peer import PATIENCE, Crash, NotThereError, Peer, message, now
 
 T = TypeVar("T")
 
@@ -38,8 +39,8 @@ class _Actor(xoscar.Actor):  # type: ignore[misc]
     def tally(self) -> tuple[int, float]:
         return self._got, self._last
 
-    def last_of(self, array: Any) -> float:
-        return float(array[-1])
+    def number_of(self, array: Any, look: Look) -> float:
+        return number_of(array, look)
 
     async def ping(self, other: Any, n: int, size: int) -> list[float]:
         seconds = []
@@ -70,14 +71,12 @@ class _Actor(xoscar.Actor):  # type: ignore[misc]
                 return float(last)
             await asyncio.sleep(0.0005)
 
-    async def offer(self, other: Any, n: int, size: int) -> list[float]:
-        import numpy as np
-
-        array, seconds = np.ones(size // 8), []
+    async def offer(self, other: Any, n: int, size: int, look: Look) -> list[float]:
+        array, seconds = numbered(size), []
         for number in range(n):
             array[-1] = number
             sent = now()
-            answer = await other.last_of(array)
+            answer = await other.number_of(array, look)
             seconds.append(now() - sent)
             assert answer == number
         return seconds
@@ -128,10 +127,12 @@ class XoscarActors(Peer):
         self.launch(1 + receivers)
         return self._run(self._actors[0].send(self._actors[1:], n, size, batch))
 
-    def arrays(self, size: int, n: int) -> list[float]:
+    def arrays(self, size: int, n: int, look: Look, *, in_place: bool) -> list[float]:
         """Call with an array."""
+        if in_place:
+            raise NotThereError("what is sent is copied")
         self.launch(2)
-        return self._run(self._actors[0].offer(self._actors[1], n, size))
+        return self._run(self._actors[0].offer(self._actors[1], n, size, look))
 
     def work(self, job: str, parts: Sequence[Any]) -> tuple[list[Any], float]:
         """Give each actor the next part as soon as it has done one."""
