@@ -49,8 +49,12 @@ def _with_parts(message: Message, envelope: bytes, client: ServerClient) -> tupl
     places, lying = exchange.put(message.parts)
     if len(message.topics) > 1:
         message.parts = tuple(lying)
-    client.run_errands()
-    body = pack_parts(envelope, list(zip(places, message.parts, strict=True)))
+    try:
+        client.run_errands()
+        body = pack_parts(envelope, list(zip(places, message.parts, strict=True)))
+    except BaseException:
+        exchange.take_back(places)
+        raise
     flags = (SHARED if any(places) else 0) | (0 if all(places) else LARGE)
     return body, flags
 
