@@ -86,10 +86,8 @@ class Book:
         self._channels: set[int] = set()
         self._owners_may_come = False
         self._waiting_since = 0.0
-        self.look: Callable[[int], object] = lambda _: None
-        """Reads what a client has sent on its channel; set by who does the I/O."""
         self.close: Callable[[int], object] = lambda _: None
-        """Is told of segments whose descriptors are not needed any more; set by the same."""
+        """Is told of segments whose descriptors are not needed any more; set by who has them."""
 
     # Messages
 
@@ -103,9 +101,6 @@ class Book:
             for place in places:
                 number = place.slot >> SEGMENT_SHIFT
                 segment = self._segments.get(number)
-                if segment is None or not segment.here:
-                    self.look(client)  # its descriptor was sent before the message
-                    segment = self._segments.get(number)
                 if segment is None or segment.owner != client:
                     raise ProtocolError(
                         summary=f"a part in segment {number:x}, which was never offered"

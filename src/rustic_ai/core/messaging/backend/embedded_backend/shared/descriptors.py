@@ -34,7 +34,6 @@ class Descriptors:
         self._rests: dict[int, bytes] = {}
         self.asked: dict[int, list[socket.socket]] = {}
         """Who waits for segments whose owners may come back."""
-        book.look = self._look
         book.close = self._close
 
     def open(self, client: int, sock: socket.socket) -> None:
@@ -50,11 +49,6 @@ class Descriptors:
             self._book.channel_closed(client)
         for segment, waiting in list(self.asked.items()):
             self.asked[segment] = [each for each in waiting if each is not sock]
-
-    def _look(self, client: int) -> None:
-        sock = self._channels.get(client)
-        if sock is not None:
-            self.read(client, sock)
 
     def read(self, client: int, sock: socket.socket) -> bool:
         """Do what a client asks on its channel; False where that has ended.
