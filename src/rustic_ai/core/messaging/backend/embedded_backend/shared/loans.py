@@ -146,7 +146,10 @@ class Loans:
         )
 
     def close(self, afterwards: Callable[[], None]) -> None:
-        """Call `afterwards` as soon as no part is in use any more."""
+        """Keep only what is in use; call `afterwards` as soon as nothing is any more."""
+        with self._lock:
+            self._forgotten += 1
+            self._mapped.clear()
         self._afterwards = afterwards
         if not self._watched:
             afterwards()

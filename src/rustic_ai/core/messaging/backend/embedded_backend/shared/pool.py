@@ -206,8 +206,10 @@ class Pool:
         """Give everything back to the system; what blocks refer to stays as long as they do."""
         with self._lock:
             self._closed = True
+            self._ended.clear()
             for segment in self._segments.values():
                 os.close(segment.fd)
+                segment.slots.clear()
             self._segments.clear()
             self._slots.clear()
             self._free.clear()
@@ -262,7 +264,8 @@ class Pool:
 
         def end(_: object) -> None:  # may run on any thread, in the middle of anything
             watched.pop(key, None)
-            ended.append(slot)
+            if not self._closed:
+                ended.append(slot)
 
         watched[key] = weakref.ref(block, end)
         self._blocks[address_of(block)] = block
@@ -300,6 +303,7 @@ class Pool:
             del self._slots[slot.id]
             if slot in self._free.get(slot.size, ()):
                 self._free[slot.size].remove(slot)
+        segment.slots.clear()  # they refer to it: its memory would stay until they are collected
         if segment.offered:
             self._dropped.append(segment.id)
 
