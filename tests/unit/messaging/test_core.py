@@ -60,7 +60,7 @@ def statistics(peer: Peer) -> dict[str, Any]:
 
 def test_a_client_is_told_limits_epoch_and_its_units() -> None:
     """The answer to a greeting has all that a client must know to go on."""
-    core = Core(limits=Limits(max_frame=5000, max_payload=9000), epoch=77)
+    core = Core(limits=Limits(max_frame=5000, max_payload=9000), epoch=77, life=78)
     peer = Peer(core, 3)
     peer.publish(peer.topic(), 1, 2)
     peer.lose()
@@ -70,7 +70,7 @@ def test_a_client_is_told_limits_epoch_and_its_units() -> None:
         Op.HELLO,
         5000,
         2,
-        struct.pack("<QQ", 77, 9000),
+        struct.pack("<QQQ", 77, 9000, 78),
     )
 
 

@@ -364,7 +364,7 @@ class CoreAndModel(RuleBasedStateMachine):
         for session in (client.peer.session for client in self.clients):
             if session.parked:
                 assert any(session in topic.waiting for topic in self.core.store.topics)
-            for topic, run, _ in session.parked[0].runs if session.parked else ():
+            for topic, run, *_ in session.parked[0].runs if session.parked else ():
                 if session in topic.waiting:
                     assert not self.core.store.has_room(topic, len(run))
                     slowest = min(topic.cursors, key=lambda cursor: cursor.acked)

@@ -27,6 +27,8 @@ from rustic_ai.core.messaging.backend.embedded_backend.protocol import (
 )
 from rustic_ai.core.messaging.backend.embedded_backend.session import Session
 from rustic_ai.core.messaging.backend.embedded_backend.store import Bounds
+from rustic_ai.core.messaging.core.attachment import Place, pack_parts
+from tests.unit.messaging.shelves import facts, large, slot
 from tests.unit.messaging.wire import Peer, ack, hello, ids, message, ops, subscribe
 
 STREAMS = int(os.environ.get("RUSTIC_FUZZ_STREAMS", "50000"))
@@ -47,6 +49,10 @@ HELD = 1 << 20
 NUMBERS = (0, 1, 2, 23, 24, 25, 255, 1024, 65_535, 1 << 31, (1 << 32) - 1, FROM_NOW)
 NAMES = ("", "a", "s", "space:t", "space:dead_letters", "ü" * 20, "x" * 1024)
 OPS = tuple(int(op) for op in Op)
+
+OFFERED = 0x7F
+"""Segment of every stranger that knows how to get a channel."""
+NOTHING = memoryview(b"")
 
 Rng = random.Random
 
@@ -69,6 +75,18 @@ def names(rng: Rng) -> bytes:
     return body
 
 
+def parts(rng: Rng) -> bytes:
+    """Return a body with parts, in slots or not, at times cut off."""
+    places = [
+        (Place(some_number(rng, 64) or 1, some_number(rng, 32), some_number(rng, 64), 9), NOTHING)
+        if rng.random() < 0.7
+        else (None, memoryview(bytes(rng.randrange(40))))
+        for _ in range(rng.randrange(4))
+    ]
+    body = pack_parts(bytes(rng.randrange(20)), places)
+    return body if rng.random() < 0.8 else body[: rng.randrange(len(body) + 1)]
+
+
 def in_step(rng: Rng) -> bytes:
     """Return a frame as steps have them, or as they must not."""
     what = rng.random()
@@ -88,7 +106,9 @@ def a_body(rng: Rng, op: int) -> bytes:
         body = b"".join(in_step(rng) for _ in range(rng.randrange(5)))
         return body if what < 0.8 else body[: rng.randrange(len(body) + 1)]
     if op == Op.PUBLISH:
-        return bytes(rng.randrange(300))
+        return parts(rng) if rng.random() < 0.3 else bytes(rng.randrange(300))
+    if op in {Op.HOLD, Op.UNHOLD}:
+        return rng.randbytes(rng.choice((0, 4, 8, 16, rng.randrange(30))))
     if op == Op.QUERY and what < 0.4:
         return pack_names("space") + struct.pack("<20Q", *range(20)) * rng.randrange(3)
     return names(rng)
@@ -104,7 +124,7 @@ def a_frame(rng: Rng) -> bytes:
     header = HEADER.pack(
         length,
         op,
-        rng.randrange(4),
+        rng.randrange(16),
         some_number(rng, 16),
         some_number(rng, 32),
         some_number(rng, 32),
@@ -128,6 +148,8 @@ def sensible(rng: Rng) -> bytes:
         ack(number, rng.randrange(4)),
         pack(Op.STEP, in_step(rng)),
         pack(Op.QUERY, aux=rng.randrange(3), topic=topic, n=1),
+        large(topic, rng.getrandbits(60), (slot(rng.randrange(3), OFFERED), 1)),
+        pack(rng.choice((Op.HOLD, Op.UNHOLD)), id=slot(rng.randrange(3), OFFERED)),
     ]
     return b"".join(frames)
 
@@ -187,14 +209,17 @@ class Target:
         assert self.subscriber.send(ack(1, end)) == []
         assert len(self.core.store.topics) <= TOPICS
         assert self.core.store.total <= TOTAL + 100 * MAX_FRAME
+        assert facts(self.core)[2] == 0, "no stranger holds anything"
         for topic in self.core.store.topics:
             assert not topic.waiting
             assert all(c.session in {None, self.subscriber.session} for c in topic.cursors)
             assert topic.start <= topic.end
             assert topic.size == sum(map(len, topic.runs))
 
-    def attack(self, rng: Rng, stream: bytes) -> bool:
+    def attack(self, rng: Rng, stream: bytes, client: int) -> bool:
         """Send a stream on a connection of its own; returns whether it broke the protocol."""
+        self.core.book.channel_opened(client)
+        self.core.book.offered(client, OFFERED)
         session = self.core.connected("a stranger", trusted=rng.random() < 0.9)
         cuts = sorted(rng.randrange(len(stream) + 1) for _ in range(rng.randrange(3)))
         broke = False
@@ -214,6 +239,7 @@ class Target:
         self.core.evicted.clear()
         assert not session.cursors
         assert not session.parked
+        self.core.book.channel_closed(client)
         return broke
 
 
@@ -234,10 +260,11 @@ def test_no_stream_of_bytes_harms_the_server_or_others() -> None:
             target = Target(MODES[index // PER_CORE % len(MODES)])
         kind = rng.randrange(len(KINDS))
         stream = KINDS[kind](rng)
+        client = rng.randrange(4)
         if rng.random() < 0.9:
-            stream = hello(rng.randrange(4)) + stream
+            stream = hello(client) + stream
         try:
-            broken[kind] += target.attack(rng, stream)
+            broken[kind] += target.attack(rng, stream, client)
             if index % CHECK_EVERY == 0:
                 target.check(index / 100)
         except BaseException as e:

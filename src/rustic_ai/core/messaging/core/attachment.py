@@ -114,8 +114,7 @@ def pieces_of(
 ) -> list[bytes | bytearray | memoryview]:
     """Return the pieces of a body, for whoever joins them with more: large parts are copied once.
 
-    Raises:
-        ValueError: a part that has to stand in the body is lost.
+    A lost part becomes an empty one.
     """
     end = _HEAD.size + len(parts) * _PLACE.size + len(envelope)
     heads = [_HEAD.pack(MARK, _VERSION, len(parts), len(envelope))]

@@ -270,7 +270,7 @@ class EmbeddedMessagingBackend(MessagingBackend):
         rank: int = 0,
     ) -> None:
         client = self._open()
-        fetch = fetch_from(client, old=False)
+        fetch = fetch_from(client, old=True)  # a place may begin before what others have handled
 
         def receive(body: memoryview, flags: int, ttl_ms: int, attempt: int) -> None:
             message = message_of(body, flags, topic, attempt, fetch)

@@ -6,7 +6,6 @@ import contextlib
 import logging
 import secrets
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
@@ -29,6 +28,7 @@ from rustic_ai.core.messaging.backend.embedded_backend.protocol import (
     HEADER_SIZE,
     LARGE,
     MAX_STEP,
+    SHARED,
     Frame,
     Op,
     Query,
@@ -54,6 +54,8 @@ ACK_DELAY = 0.005
 _LOOK_AFTER = 512
 """Units after which a publisher that does not wait looks for the word of what is stored: letting
 go of them early, it works in memory that is still in the processor's cache."""
+_LOAN_LOOK = 1.0
+"""Seconds after which an idle client looks whether parts that it held are not in use any more."""
 DRAIN_DEADLINE = 5.0
 """Seconds that a client waits at its end for the word that its messages are stored."""
 
@@ -93,7 +95,6 @@ class ServerClient:
         self.renumbered = renumbered
         self._open_channel = open_channel
         self._shared_memory = shared_memory
-        self._exchange_lock = threading.Lock()
         self.exchange: Exchange | None = None
         """Made when it is needed first."""
         self._step = Step(self._send_step)
@@ -119,12 +120,16 @@ class ServerClient:
             BackendUnavailableError: the server is gone.
         """
         wire, step = self.wire, self._step
-        if len(frame) > wire.link.max_frame:
-            self._check_size(frame)
-        if step.running and not now and step.is_of_this_thread:
-            step.add(frame)
-            return 0
-        return self._send_unit(frame)
+        try:
+            if len(frame) > wire.link.max_frame:
+                self._check_size(frame)
+            if step.running and not now and step.is_of_this_thread:
+                step.add(frame)
+                return 0
+            return self._send_unit(frame)
+        except BaseException:
+            self._take_back([frame])
+            raise
 
     def _check_size(self, frame: bytes) -> None:
         link = self.wire.link
@@ -207,6 +212,8 @@ class ServerClient:
             subscription: which.
             forget: whether its place in the topic goes, too.
         """
+        if self.exchange is not None:  # a handler may end its own subscription, and read on
+            self.run_errands()
         with self.wire.state:
             subscription.receiver, subscription.forget = None, forget
         number = subscription.number
@@ -243,9 +250,13 @@ class ServerClient:
     def _rest(self, stop: StopSignal) -> None:
         """Wait for messages. The word that some were handled waits for company, for a moment."""
         waits = not self._step.has_frames and 0 < self.inbox.unacknowledged_count() < WINDOW // 4
+        patience: float | None = ACK_DELAY
         if not waits:
-            self._step.flush(self._acknowledgements())
-        self.wire.read_next(stop, self.inbox.any, ACK_DELAY if waits else None)
+            self._step.flush(self._acknowledgements(at_rest=True))
+            patience = None
+            if self.exchange is not None and self.exchange.loans.any_held:
+                patience = _LOAN_LOOK
+        self.wire.read_next(stop, self.inbox.any, patience)
         if waits and not self.inbox.any():
             self._step.flush(self._acknowledgements())
 
@@ -263,6 +274,8 @@ class ServerClient:
         """Say goodbye, once what was sent is stored; every call from now on is refused."""
         if not self.wire.closed:
             self._drain()
+            if self.exchange is not None:
+                self.run_errands()
             self.wire.close()
             if self.exchange is not None:
                 self.exchange.close()
@@ -286,17 +299,32 @@ class ServerClient:
             return
         room, flags = self.wire.link.max_frame * MAX_STEP - HEADER_SIZE - len(acks), 0
         size = sum(map(len, frames))
-        if size > room and any(frame[FLAGS_AT] & LARGE for frame in frames):
-            room, flags = room + self.wire.link.max_payload, LARGE
-        if size > room:  # too large for one unit: the word goes with the last
-            for frame in frames[:-1]:
-                self._send_unit(frame)
-            del frames[:-1]
-        self._send_unit(pack_step(acks, frames, flags))
+        if size > room or self.exchange is not None:
+            for frame in frames:
+                flags |= frame[FLAGS_AT] & (LARGE | SHARED)
+        if flags & LARGE:
+            room += self.wire.link.max_payload
+        unsent = frames
+        try:
+            if size > room:  # too large for one unit: the word goes with the last
+                for frame in frames[:-1]:
+                    self._send_unit(frame)
+                frames = frames[-1:]
+            self._send_unit(pack_step(acks, frames, flags))
+        except BaseException:
+            self._take_back(unsent)
+            raise
 
-    def _acknowledgements(self) -> bytes:
+    def _take_back(self, frames: list[bytes]) -> None:
+        """Let go of what frames need in shared memory that will not be sent."""
         if self.exchange is not None:
-            self.run_errands()
+            for frame in frames:
+                if frame[FLAGS_AT] & SHARED:
+                    self.exchange.stays(frame)
+
+    def _acknowledgements(self, *, at_rest: bool = False) -> bytes:
+        if self.exchange is not None:
+            self.run_errands(at_rest=at_rest)
         with self.wire.state:
             due = self.inbox.unacknowledged()
         parts = []
@@ -313,28 +341,33 @@ class ServerClient:
             from rustic_ai.core.messaging.backend.embedded_backend.shared import exchange, segment
 
             if segment.SUPPORTED:
-                with self._exchange_lock:
+                with self.wire.sending:  # else the server could be another one meanwhile
                     self.exchange = self.exchange or exchange.Exchange(
                         self.number,
                         self._open_channel,
                         self._hold,
                         self.wire.wait,
                         self._shared_memory,
-                        self.wire.link.epoch,
+                        self.wire.link.life,
                     )
+                    self.window.leaves = self.exchange.leaves
         return self.exchange
 
     def _hold(self, place: Place) -> bool:
         use = place.use.to_bytes(4, "little")
         return bool(self.questions.ask(Op.HOLD, use, id_=place.slot).aux)
 
-    def run_errands(self) -> None:
-        """Tell the server what it must hear of shared memory before anything is acknowledged."""
-        assert self.exchange is not None
-        errands = self.exchange.errands()
-        if errands:
-            with self.wire.sending:
-                self.wire.transmit(errands)
+    def run_errands(self, *, at_rest: bool = False) -> None:
+        """Tell the server what it must hear of shared memory before anything is acknowledged.
+
+        Args:
+            at_rest: whether no message is in hand or waits to be.
+        """
+        exchange = self.exchange
+        assert exchange is not None
+        if exchange.has_errands:
+            with self.wire.sending:  # before the lock: an acknowledgement could overtake the word
+                self.wire.transmit(exchange.errands(at_rest=at_rest or not self.inbox.all()))
 
     # Taking in
 

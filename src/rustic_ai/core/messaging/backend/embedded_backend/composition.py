@@ -51,9 +51,15 @@ def _frame_with_parts(
         places, lying = exchange.put(message.parts)
         if len(message.topics) > 1:
             message.parts = tuple(lying)
-        client.run_errands()
     flags |= (SHARED if any(places) else 0) | (0 if all(places) else LARGE)
-    pieces = pieces_of(envelope, list(zip(places, message.parts, strict=True)))
+    try:
+        if exchange is not None:
+            client.run_errands()
+        pieces = pieces_of(envelope, list(zip(places, message.parts, strict=True)))
+    except BaseException:
+        if exchange is not None:
+            exchange.take_back(places)
+        raise
     if message.dead_letter is not None:
         pieces.insert(0, pack_dead_letter(message.dead_letter, b""))
         flags |= DEAD

@@ -51,6 +51,7 @@ class Core:
         limits: what is refused.
         journal: keeps what must outlive the server; None: nothing does.
         epoch: identifies the life of what is stored, for clients that come back.
+        life: identifies the server's process, for what is shared with it.
         token: what clients have to know whose socket proves nothing; None: nothing.
     """
 
@@ -61,10 +62,12 @@ class Core:
         *,
         journal: Journal | None = None,
         epoch: int = 0,
+        life: int = 0,
         token: bytes | None = None,
     ) -> None:
         self.limits = limits or Limits()
         self.epoch = epoch
+        self.life = life
         self.store = Store(bounds or Bounds())
         self._journal = journal
         self._dirty: dict[Session, None] = {}
@@ -102,14 +105,13 @@ class Core:
         }
         self._parked: dict[Session, None] = {}
         self._next_look = 0.0
-        self._untold_since = 0.0
+        self._untold_since, self._sessions = 0.0, 0
         self.evicted: list[Session] = []
         """Sessions that others took the place of; their connections are to be closed."""
         self.refused = 0
         """Connections that were refused."""
         self.streams = 0
         """Connections that are read at intervals, since they send so much."""
-        self._sessions = 0
 
     def restore(self, recovered: Recovered) -> None:
         """Take up what a journal remembers."""
@@ -120,7 +122,7 @@ class Core:
         for number, base, _, run in recovered.runs:
             topic = self.store.topics[number]
             if self.store.restore(topic, base, run) & SHARED:
-                self.book.stored(topic, run, base)
+                self.book.restored(topic, run, base)
         self._places.restore(recovered.cursors, recovered.crashes)
         self._clients.restore(recovered.producers)
 
@@ -139,6 +141,7 @@ class Core:
         self._sessions -= 1
         self._parked.pop(session, None)
         self._intake.lost(session)
+        self.book.session_lost(session)
         for cursor in list(session.cursors.values()):
             self._places.detach(cursor, lost=not session.said_goodbye)
             self._room_may_have_come(cursor.topic)
@@ -156,7 +159,9 @@ class Core:
             if len(session.buffer) < session.wanted:
                 return
             data = bytes(session.buffer)
-        used = self._take(session, data)
+        used = self._take(session, data) if not session.channel_of else 0
+        if session.channel_of and used < len(data):
+            raise ProtocolError(summary="more on a channel than its greeting")
         session.buffer = bytearray(data[used:]) if used < len(data) else bytearray()
 
     def _take(self, session: Session, data: bytes) -> int:
@@ -183,8 +188,8 @@ class Core:
                 raw = data[offset : offset + length]
                 self._control(session, Frame(op, flags, aux, topic, n, id_, raw))
             offset += length
-            if session.ended:
-                return end
+            if session.ended or session.channel_of:
+                return end if session.ended else offset
         return offset
 
     def _longest(self, session: Session, op: int, flags: int) -> int:
@@ -300,14 +305,14 @@ class Core:
         producer.session, session.producer = session, producer
         session.greeted = True
         session.told = producer.units
-        body, limit = WELCOME.pack(self.epoch, self.limits.max_payload), self.limits.max_frame
-        self._delivery.send(session, pack(Op.HELLO, body, n=limit, id=producer.units))
+        limits, body = self.limits, WELCOME.pack(self.epoch, self.limits.max_payload, self.life)
+        self._delivery.send(session, pack(Op.HELLO, body, n=limits.max_frame, id=producer.units))
 
     def _open_channel(self, session: Session, client: int) -> None:
-        if not session.trusted or self._clients.session_of(client) is None:
+        if not (client and session.trusted and self._clients.session_of(client)):
             raise ProtocolError(summary="a channel for descriptors of a client that is not here")
         session.channel_of, session.greeted = client, True
-        self._delivery.send(session, pack(Op.CHANNEL, id=self.epoch))
+        self._delivery.send(session, pack(Op.CHANNEL, id=self.life))
 
     # Time
 
@@ -365,12 +370,7 @@ class Core:
         self.store.age(time.time())
         if self._journal is not None:
             self._tell_moved(self._journal)
-        for topic in self.store.topics:
-            for cursor in list(topic.cursors):
-                idle = now - cursor.idle_since
-                if cursor.session is None and idle > self.store.bounds.age:
-                    self._places.drop(cursor)  # its subscriber will not come back
-                    self._room_may_have_come(topic)
+        self._places.drop_old(now)
 
     def _facts(self) -> dict[str, object]:
         return {

@@ -80,6 +80,8 @@ class Link:
     path: str
     """How it was reached: 'unix' or 'tcp'."""
     max_payload: int = 0
+    life: int = 0
+    """That of the server's process; `epoch` is that of what it has stored."""
 
     def receive(self, timeout: float) -> list[Frame]:
         """Wait for frames.
@@ -206,7 +208,7 @@ def _greet(address: Address, sock: socket.socket, client: int, path: str) -> Lin
             hello = _next(address, link, deadline)
         _require_welcome(address, hello)
         link.max_frame, link.units = hello.n, hello.id
-        link.epoch, link.max_payload = WELCOME.unpack(hello.body)
+        link.epoch, link.max_payload, link.life = WELCOME.unpack(hello.body)
     return link
 
 

@@ -203,11 +203,11 @@ class Intake:
         Raises:
             ProtocolError: more waits than a client may send without our word.
         """
+        if len(session.parked) > _MAX_PARKED:
+            raise ProtocolError(summary="the client sends on without waiting for our word")
         shared = [s for _, run, _, fl in runs if fl & SHARED for s in self._book.retain(run)]
         batch = Batch(units, acks, runs, urgent, shared)
         if session.parked:
-            if len(session.parked) > _MAX_PARKED:
-                raise ProtocolError(summary="the client sends on without waiting for our word")
             session.parked.append(batch)
         elif not self._apply(session, batch):
             session.parked.append(batch)

@@ -119,8 +119,8 @@ class Loop:
             self._drop_ending()
         if self._greeting:
             self._drop_silent()
-        if core.book.closed:
-            self._descriptors.drop_unused()
+        if self._descriptors.asked:
+            self._descriptors.give_up_waiting()
 
     def _wait_for_streams(self, patience: float | None) -> list[tuple[int, int]]:
         """Wait for others, but not past the time to read the streams, which is done here."""
@@ -284,7 +284,7 @@ class Loop:
 
     def _receive(self, connection: Connection) -> None:
         if connection.session.channel_of:
-            if not self._descriptors.read(connection.session.channel_of):
+            if not self._descriptors.read(connection.session.channel_of, connection.socket):
                 self._drop(connection)
             return
         try:

@@ -226,6 +226,14 @@ class Places:
                 self._forget(cursor)
             self._room_may_have_come(cursor.topic)
 
+    def drop_old(self, now: float) -> None:
+        """Give up places whose subscribers have been away for so long that they do not come."""
+        age = self._store.bounds.age
+        for topic in self._store.topics:
+            for cursor in list(topic.cursors):
+                if cursor.session is None and now - cursor.idle_since > age:
+                    self.drop(cursor)
+
     def _bury_if_hopeless(self, cursor: Cursor) -> None:
         """Make the message that was in hand at too many crashes a dead letter."""
         if cursor.max_attempts and cursor.crashes >= cursor.max_attempts:

@@ -28,8 +28,9 @@ HEADER = struct.Struct("<IBBHIIQ")
 HEADER_SIZE = HEADER.size
 FLAGS_AT = 5
 """Where the flags stand in a frame."""
-WELCOME = struct.Struct("<QQ")
-"""Body of a server's HELLO: life of what it has stored, largest message with parts in its body."""
+WELCOME = struct.Struct("<QQQ")
+"""Body of a server's HELLO: life of what it has stored, largest message with parts in its body,
+life of its process."""
 MAGIC = int.from_bytes(b"RUSTICMP", "little")
 VERSION = 3
 MAX_FRAME = (16 << 20) + (64 << 10)
@@ -87,12 +88,12 @@ class Op(IntEnum):
     DECLARE = 17  # C: n=request topic id=position, body=subscriber.  S: n=request
     DISOWN = 18  # C: n=request, body=namespace, subscriber: all its places go.  S: n=request
     # Of parts in shared memory: id is a slot, or where it says so a segment.
-    CHANNEL = 19  # C: first frame of a second connection, id=client.  S: id=epoch
-    OFFER = 20  # C, on the channel, with a descriptor: id=segment
+    CHANNEL = 19  # C: first frame of a second connection, id=client.  S: id=life of the process
+    OFFER = 20  # C, on the channel, with a descriptor: id=segment.  S: n=1 if it has it now
     WANT = 21  # C, on the channel: id=segment.  S: the same, with a descriptor, n=1; or n=0
     HOLD = 22  # C: it looks at what lies there for longer than until its acknowledgement; or
     #            n=request, body=use: may it, still?  S: n=request, aux=1 if so
-    UNHOLD = 23  # C: no more
+    UNHOLD = 23  # C: no more; id=0, body=slots: it looks at these alone
     RELEASED = 24  # S: nobody needs use n of it.  C: is that so?
     FORGET = 25  # C: id=segment of its own is gone.  S: id=segment is gone
     RETIRE = 26  # S: id=segment is idle for long; its owner should give it back to the system

@@ -25,7 +25,7 @@ def restore(client: ServerClient, link: Link) -> list[Frame]:
     """Tell the server all that it must know; returns frames that came meanwhile."""
     same = link.epoch == client.wire.link.epoch
     exchange = client.exchange
-    questions = exchange.resume(link.epoch) if exchange is not None else []
+    questions = exchange.resume(link.life) if exchange is not None else []
     numbers, others = _open_topics(client, link)
     with client.wire.state:
         client.topics = {numbers[n]: names for n, names in client.topics.items()}

@@ -122,12 +122,18 @@ class EmbeddedServer:
         atexit.register(self.stop_thread)  # a program may end without; its files must go
 
     def _open_core(self, token: bytes) -> Core:
+        life = secrets.randbits(63)
         if self._data_dir is None:
             epoch = secrets.randbits(63)
-            return Core(self._bounds, self._limits, epoch=epoch, token=token)
+            return Core(self._bounds, self._limits, epoch=epoch, life=life, token=token)
         self._journal, recovered = Journal.open(self._data_dir, sync=self._sync)
         core = Core(
-            self._bounds, self._limits, journal=self._journal, epoch=recovered.epoch, token=token
+            self._bounds,
+            self._limits,
+            journal=self._journal,
+            epoch=recovered.epoch,
+            life=life,
+            token=token,
         )
         core.restore(recovered)
         return core

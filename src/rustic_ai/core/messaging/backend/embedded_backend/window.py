@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
-from rustic_ai.core.messaging.backend.embedded_backend.protocol import HEADER, HEADER_SIZE, Op
+from rustic_ai.core.messaging.backend.embedded_backend.protocol import (
+    FLAGS_AT,
+    HEADER,
+    HEADER_SIZE,
+    SHARED,
+    Op,
+)
 
 MAX_UNITS = 16_384
 MAX_BYTES = 8 << 20
@@ -24,6 +30,8 @@ class SendWindow:
         self._bytes_in = self._bytes_out = 0
         self._ahead = 0
         """By how much our numbers are ahead of the server's, which may have forgotten us."""
+        self.leaves: Callable[[bytes], None] = lambda _: None
+        """Is told of units with parts in shared memory, before they are sent."""
         self.sent = 0
         self.accepted = 0
         self.refusals: dict[int, str] = {}
@@ -36,6 +44,8 @@ class SendWindow:
         """Keep a unit; returns its number."""
         self._bytes_in += len(frame)
         self.sent += 1
+        if frame[FLAGS_AT] & SHARED:
+            self.leaves(frame)
         self._units.append(frame)
         return self.sent
 

@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import struct
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from rustic_ai.core.errors import ProtocolError
 from rustic_ai.core.messaging.backend.embedded_backend.protocol import (
-    DEAD,
     SEGMENT_SHIFT,
-    SHARED,
     Frame,
     Op,
-    messages_in,
     pack,
 )
 from rustic_ai.core.messaging.backend.embedded_backend.session import Session
+from rustic_ai.core.messaging.backend.embedded_backend.shared.mentions import mentioned_in
 from rustic_ai.core.messaging.backend.embedded_backend.store import Topic
-from rustic_ai.core.messaging.core.attachment import Place, unpack_places
-from rustic_ai.core.messaging.core.dead_letter import DEAD_LETTER_TOPIC, note_size
+from rustic_ai.core.messaging.core.attachment import Place
+from rustic_ai.core.messaging.core.dead_letter import DEAD_LETTER_TOPIC
 
 MAX_SEGMENTS = 1024
 """Of one client; each costs the server a descriptor."""
 IDLE = 30.0
 """Seconds after which a segment that nobody needs should go."""
+OWNERS_COME_BACK = 5.0
+"""Seconds after a server's start in which owners of what its journal remembers may come back."""
+_SLOT = struct.Struct("<Q")
 BOOKED = (Op.FORGET, Op.RELEASED, Op.HOLD, Op.UNHOLD)
 """What `Book.obey` obeys."""
 
@@ -34,7 +36,8 @@ class SlotUse:
 
     id: int
     segment: SharedSegment
-    use: int = 0
+    uses: set[int] = field(default_factory=set)
+    """Those that its owner waits to hear of; what lies there is the same in all of them."""
     messages: int = 0
     """How many stored or waiting messages need it."""
     holders: set[int] = field(default_factory=set)
@@ -80,10 +83,11 @@ class Book:
         self._of_client: dict[int, set[int]] = {}
         self._topics: dict[Topic, None] = {}
         self._moved = moved
-        self.closed: list[int] = []
-        """Segments whose descriptors are not needed any more."""
-        self.look: Callable[[int], object] = lambda _: None
-        """Reads what a client has sent on its channel; set by who does the I/O."""
+        self._channels: set[int] = set()
+        self._owners_may_come = False
+        self._waiting_since = 0.0
+        self.close: Callable[[int], object] = lambda _: None
+        """Is told of segments whose descriptors are not needed any more; set by who has them."""
 
     # Messages
 
@@ -93,13 +97,10 @@ class Book:
         Raises:
             ProtocolError: the client has not offered one, or the run cannot be read.
         """
-        for _, places in _places_in(run):
+        for _, places in mentioned_in(run):
             for place in places:
                 number = place.slot >> SEGMENT_SHIFT
                 segment = self._segments.get(number)
-                if segment is None or not segment.here:
-                    self.look(client)  # its descriptor was sent before the message
-                    segment = self._segments.get(number)
                 if segment is None or segment.owner != client:
                     raise ProtocolError(
                         summary=f"a part in segment {number:x}, which was never offered"
@@ -107,13 +108,18 @@ class Book:
 
     def stored(self, topic: Topic, run: bytes, base: int) -> None:
         """Take note of a run that was stored, at a position."""
-        for index, places in _places_in(run):
+        for index, places in mentioned_in(run):
             topic.shared.append((base + index, [self._use(place) for place in places]))
         self._topics[topic] = self._moved[topic] = None
 
+    def restored(self, topic: Topic, run: bytes, base: int) -> None:
+        """Take note of a run that a journal remembers, whose owner may come back."""
+        self.stored(topic, run, base)
+        self._owners_may_come = True
+
     def retain(self, run: bytes) -> list[SlotUse]:
         """Take note of a run that waits for room; returns what `release` gives back."""
-        return [self._use(place) for _, places in _places_in(run) for place in places]
+        return [self._use(place) for _, places in mentioned_in(run) for place in places]
 
     def release(self, slots: Iterable[SlotUse]) -> None:
         """Take note that messages do not need these any more."""
@@ -130,7 +136,7 @@ class Book:
         if slot is None:
             slot = self._slots[place.slot] = SlotUse(place.slot, segment)
             segment.busy += 1
-        slot.use = place.use
+        slot.uses.add(place.use)
         slot.messages += 1
         return slot
 
@@ -160,39 +166,57 @@ class Book:
                 if segment is not None and segment.owner == client:
                     self._disown(segment)
             case Op.RELEASED:  # a question, after a connection was lost
-                if slot is None or slot.use != frame.n:
+                if slot is None or frame.n not in slot.uses:
                     self._send(session, pack(Op.RELEASED, id=frame.id, n=frame.n))
             case Op.HOLD:
                 wanted = int.from_bytes(frame.body, "little") if frame.body else None
-                granted = slot is not None and wanted in {None, slot.use}
+                granted = slot is not None and (wanted is None or wanted in slot.uses)
                 if slot is not None and granted:
                     slot.holders.add(client)
                 if wanted is not None:
                     answer = pack(Op.HOLD, n=frame.n, aux=granted, id=frame.id)
                     self._send(session, answer)
-            case Op.UNHOLD:
+            case Op.UNHOLD if frame.id:
                 if slot is not None:
-                    slot.holders.discard(client)
-                    self._free_if_unused(slot)
+                    self._let_go(slot, client)
+            case Op.UNHOLD:
+                self._let_go_of_all_but(client, frame.body)
+
+    def _let_go(self, slot: SlotUse, client: int) -> None:
+        slot.holders.discard(client)
+        self._free_if_unused(slot)
+
+    def _let_go_of_all_but(self, client: int, body: bytes) -> None:
+        """Take a client's word what it looks at, after what it said before may have been lost."""
+        if len(body) % _SLOT.size:
+            raise ProtocolError(summary=f"slots in {len(body)} bytes")
+        kept = {number for (number,) in _SLOT.iter_unpack(body)}
+        for slot in list(self._slots.values()):
+            if slot.id in kept:
+                slot.holders.add(client)
+            elif client in slot.holders:
+                self._let_go(slot, client)
 
     def offered(self, client: int, number: int) -> bool:
         """Take note of a segment whose descriptor came; False where we have it already.
 
         Raises:
-            ProtocolError: it is another client's, or the client has too many.
+            ProtocolError: it is another client's.
         """
         segment = self._segments.get(number)
         if segment is None:
             segment = self._segments[number] = SharedSegment(number, client)
         if segment.owner not in {0, client}:
             raise ProtocolError(summary=f"segment {number:x} is another client's")
-        ours = self._of_client.setdefault(client, set())
-        if len(ours) >= MAX_SEGMENTS:
-            raise ProtocolError(summary=f"one more segment than {MAX_SEGMENTS}")
-        ours.add(number)
+        self._of_client.setdefault(client, set()).add(number)
         segment.owner = client
         had, segment.here = segment.here, True
         return not had
+
+    def has_room(self, client: int, number: int) -> bool:
+        """Say whether a client may offer a segment, beside those that it has."""
+        ours = self._of_client.get(client, set())
+        return number in ours or len(ours) < MAX_SEGMENTS
 
     def read_by(self, client: int, number: int) -> bool:
         """Take note that a client maps a segment; False where there is none."""
@@ -202,18 +226,55 @@ class Book:
         segment.readers.add(client)
         return True
 
-    def gone(self, client: int) -> None:
-        """Take note that a client's channel has ended: its process looks at nothing any more."""
+    def may_come(self, number: int) -> bool:
+        """Say whether the owner of a segment that is not here may still bring it."""
+        segment = self._segments.get(number)
+        return self._owners_may_come and segment is not None and not segment.here
+
+    def channel_opened(self, client: int) -> None:
+        """Take note that a client has a channel."""
+        self._channels.add(client)
+
+    def channel_closed(self, client: int) -> None:
+        """Take note that it has none any more."""
+        self._channels.discard(client)
+        if self._session_of(client) is None:
+            self._gone(client)
+
+    def session_lost(self, session: Session) -> None:
+        """Take note that a session ends, before its places are given up.
+
+        As long as its process lives, which its channel shows, that may look at all that it had
+        got, whoever has its places meanwhile.
+        """
+        if session.producer is None:
+            return
+        client = session.producer.client
+        if client not in self._channels:
+            self._gone(client)
+        elif session.said_goodbye:
+            self._disown_all(client)
+        else:
+            for cursor in session.cursors.values():
+                for position, slots in cursor.topic.shared:
+                    if cursor.acked <= position < cursor.sent:
+                        for slot in slots:
+                            slot.holders.add(client)
+
+    def _gone(self, client: int) -> None:
+        """A client's process has ended: it looks at nothing any more."""
+        self._disown_all(client)
+        for slot in list(self._slots.values()):
+            if client in slot.holders:
+                self._let_go(slot, client)
+        for segment in self._segments.values():
+            segment.readers.discard(client)
+
+    def _disown_all(self, client: int) -> None:
         for number in self._of_client.pop(client, set()):
             segment = self._segments.get(number)
             if segment is not None:
                 self._disown(segment)
-        for slot in list(self._slots.values()):
-            if client in slot.holders:
-                slot.holders.discard(client)
-                self._free_if_unused(slot)
-        for segment in self._segments.values():
-            segment.readers.discard(client)
 
     def _disown(self, segment: SharedSegment) -> None:
         self._of_client.get(segment.owner, set()).discard(segment.id)
@@ -229,7 +290,8 @@ class Book:
         segment.idle_since = 0.0
         owner = self._session_of(segment.owner) if segment.owner else None
         if owner is not None:
-            self._send(owner, pack(Op.RELEASED, id=slot.id, n=slot.use))
+            for use in slot.uses:
+                self._send(owner, pack(Op.RELEASED, id=slot.id, n=use))
         self._close_if_unused(segment)
 
     def _close_if_unused(self, segment: SharedSegment) -> None:
@@ -237,7 +299,7 @@ class Book:
             return
         del self._segments[segment.id]
         if segment.here:
-            self.closed.append(segment.id)
+            self.close(segment.id)
         for client in segment.readers:
             session = self._session_of(client)
             if session is not None:
@@ -248,6 +310,9 @@ class Book:
     def tick(self, now: float) -> None:
         """Sweep all topics with parts, and ask owners to give up what was idle for long."""
         self._moved.update(self._topics)
+        if self._owners_may_come:
+            self._waiting_since = self._waiting_since or now
+            self._owners_may_come = now - self._waiting_since < OWNERS_COME_BACK
         for segment in self._segments.values():
             if segment.busy or not segment.owner:
                 continue
@@ -271,17 +336,3 @@ class Book:
             "slots_in_use": len(self._slots),
             "held_slots": sum(bool(slot.holders) for slot in self._slots.values()),
         }
-
-
-def _places_in(run: bytes) -> Iterator[tuple[int, list[Place]]]:
-    """Yield for each message of a run that has some: its number there, and places in slots."""
-    for index, stored in enumerate(messages_in(run)):
-        if not stored.flags & SHARED:
-            continue
-        start = stored.start
-        if stored.flags & DEAD:
-            start += note_size(run, start)
-        places, _, end = unpack_places(run, start)
-        if end > stored.end:
-            raise ProtocolError(summary="an envelope that reaches beyond its frame")
-        yield index, [place for place in places if place.slot]

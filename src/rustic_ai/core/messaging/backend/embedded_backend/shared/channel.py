@@ -7,6 +7,8 @@ would cost those that have no parts.
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import socket
 import threading
 from collections.abc import Iterator
@@ -47,35 +49,39 @@ class Channel:
         if HEADER.unpack_from(frame)[1] != Op.CHANNEL:
             self.close()
             raise BackendUnavailableError(address=_NAME, reason="it does not know this client")
-        self.epoch: int = HEADER.unpack_from(frame)[6]
-        """Life of the server."""
+        self.life: int = HEADER.unpack_from(frame)[6]
+        """Life of the server's process."""
 
     @property
     def closed(self) -> bool:
         """Whether it was closed, by us or since the server is gone."""
         return self._socket.fileno() < 0
 
-    def offer(self, segment: int, fd: int) -> None:
-        """Give the server the descriptor of a segment.
+    def offer(self, segment: int, fd: int) -> bool:
+        """Give the server the descriptor of a segment; False where it cannot take one more.
 
         Raises:
             BackendUnavailableError: the server is gone.
         """
         with self._lock, self._errors_told():
             socket.send_fds(self._socket, [pack(Op.OFFER, id=segment)], [fd])
+            frame, _ = self._receive()
+            return bool(_number_in(frame, Op.OFFER))
 
     def want(self, segment: int) -> int | None:
         """Ask the server for the descriptor of a segment; None where it has none.
 
         Raises:
             BackendUnavailableError: the server is gone.
+            OSError: this process has no descriptor left.
         """
         with self._lock, self._errors_told():
             self._socket.sendall(pack(Op.WANT, id=segment))
             frame, fd = self._receive()
-            if HEADER.unpack_from(frame)[1] != Op.WANT:
-                raise ConnectionAbortedError("it refused the question")
-            return fd
+            there = _number_in(frame, Op.WANT)
+        if there and fd is None:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return fd
 
     def _receive(self) -> tuple[bytes, int | None]:
         data, fds = b"", []
@@ -102,3 +108,10 @@ class Channel:
         self._socket.close()
 
     close_in_fork = close
+
+
+def _number_in(answer: bytes, op: Op) -> int:
+    _, kind, _, _, _, number, _ = HEADER.unpack_from(answer)
+    if kind != op:
+        raise ConnectionAbortedError("it refused the question")
+    return int(number)

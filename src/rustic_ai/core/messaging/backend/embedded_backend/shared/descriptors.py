@@ -32,27 +32,31 @@ class Descriptors:
         self._fds: dict[int, int] = {}
         self._channels: dict[int, socket.socket] = {}
         self._rests: dict[int, bytes] = {}
-        book.look = self.read
+        self.asked: dict[int, list[socket.socket]] = {}
+        """Who waits for segments whose owners may come back."""
+        book.close = self._close
 
     def open(self, client: int, sock: socket.socket) -> None:
         """Take the channel of a client; one before it is not heard any more."""
         self._channels[client] = sock
         self._rests[client] = b""
+        self._book.channel_opened(client)
 
     def close(self, client: int, sock: socket.socket) -> None:
         """Take note that a channel is closed."""
         if self._channels.get(client) is sock:
             del self._channels[client], self._rests[client]
-            self._book.gone(client)
+            self._book.channel_closed(client)
+        for segment, waiting in list(self.asked.items()):
+            self.asked[segment] = [each for each in waiting if each is not sock]
 
-    def read(self, client: int) -> bool:
+    def read(self, client: int, sock: socket.socket) -> bool:
         """Do what a client asks on its channel; False where that has ended.
 
         Raises:
             ProtocolError: it broke the protocol.
         """
-        sock = self._channels.get(client)
-        while sock is not None:
+        while self._channels.get(client) is sock:
             fds: list[int] = []
             try:
                 data, fds, _, _ = socket.recv_fds(sock, _RECEIVE, _MOST, socket.MSG_CMSG_CLOEXEC)
@@ -66,7 +70,14 @@ class Descriptors:
             finally:
                 for fd in fds:  # those that nobody has taken
                     os.close(fd)
-        return False
+        return False  # it has opened another one
+
+    @staticmethod
+    def _answer(sock: socket.socket, frame: bytes, fds: list[int]) -> None:
+        try:
+            socket.send_fds(sock, [frame], fds)
+        except BlockingIOError as e:
+            raise ProtocolError(summary="it asks and asks, and hears no answer") from e
 
     def _obey(self, client: int, sock: socket.socket, data: bytes, fds: list[int]) -> None:
         offset = 0
@@ -74,8 +85,11 @@ class Descriptors:
             length, op, _, _, _, _, segment = HEADER.unpack_from(data, offset)
             if length != HEADER_SIZE:
                 raise ProtocolError(summary=f"a frame of {length:,} bytes on a channel")
-            if op == Op.OFFER and fds:
-                self._take(client, segment, fds.pop(0))
+            if op == Op.OFFER:
+                taken = bool(fds) and self._take(client, segment, fds.pop(0))
+                self._answer(sock, pack(Op.OFFER, id=segment, n=taken), [])
+                for waiting in self.asked.pop(segment, ()):
+                    self._give_late(segment, waiting)
             elif op == Op.WANT:
                 self._give(client, segment, sock)
             else:
@@ -83,29 +97,45 @@ class Descriptors:
             offset += length
         self._rests[client] = data[offset:]
 
-    def _take(self, client: int, segment: int, fd: int) -> None:
+    def _take(self, client: int, segment: int, fd: int) -> bool:
+        """Take a segment; False where the client has too many."""
         from rustic_ai.core.messaging.backend.embedded_backend.shared.segment import sealed_size
 
         try:
             if sealed_size(fd) is None:
                 raise ProtocolError(summary=f"segment {segment:x} is a file that could shrink")
+            if not self._book.has_room(client, segment):
+                return False
             if self._book.offered(client, segment):
                 self._fds[segment], fd = fd, -1
+            return True
         finally:
             if fd >= 0:
                 os.close(fd)
 
     def _give(self, client: int, segment: int, sock: socket.socket) -> None:
         if self._book.read_by(client, segment):
-            socket.send_fds(sock, [pack(Op.WANT, id=segment, n=1)], [self._fds[segment]])
+            self._answer(sock, pack(Op.WANT, id=segment, n=1), [self._fds[segment]])
+        elif self._book.may_come(segment):
+            self.asked.setdefault(segment, []).append(sock)
         else:
-            sock.send(pack(Op.WANT, id=segment))
+            self._answer(sock, pack(Op.WANT, id=segment), [])
 
-    def drop_unused(self) -> None:
-        """Close the descriptors of segments that nobody needs."""
-        for segment in self._book.closed:
-            os.close(self._fds.pop(segment))
-        self._book.closed.clear()
+    def _give_late(self, segment: int, sock: socket.socket) -> None:
+        """Answer who has waited; what goes wrong is seen when its channel is read."""
+        client = next((c for c, channel in self._channels.items() if channel is sock), None)
+        if client is not None:
+            with contextlib.suppress(OSError, ProtocolError):
+                self._give(client, segment, sock)
+
+    def give_up_waiting(self) -> None:
+        """Answer those who wait for segments whose owners have not come back."""
+        for segment in [each for each in self.asked if not self._book.may_come(each)]:
+            for sock in self.asked.pop(segment):
+                self._give_late(segment, sock)
+
+    def _close(self, segment: int) -> None:
+        os.close(self._fds.pop(segment))
 
     def close_all(self) -> None:
         """Close all descriptors."""

@@ -15,6 +15,7 @@ from rustic_ai.core.errors import BackendUnavailableError
 from rustic_ai.core.messaging.backend.embedded_backend.protocol import Frame, Op, pack
 from rustic_ai.core.messaging.backend.embedded_backend.shared.channel import Channel
 from rustic_ai.core.messaging.backend.embedded_backend.shared.loans import Loans
+from rustic_ai.core.messaging.backend.embedded_backend.shared.mentions import mentioned_by
 from rustic_ai.core.messaging.backend.embedded_backend.shared.pool import (
     SMALLEST,
     Pool,
@@ -47,7 +48,7 @@ class Exchange:
         wait: waits until its argument returns true, while the server is listened to, or until a
             point in time; raises `BackendUnavailableError` where that passes.
         limit: bytes that the segments of this client may have together.
-        epoch: life of the server that the client is connected to.
+        life: that of the server's process that the client is connected to.
     """
 
     def __init__(
@@ -57,14 +58,16 @@ class Exchange:
         hold: Callable[[Place], bool],
         wait: Callable[[Callable[[], bool], float], None],
         limit: int,
-        epoch: int,
+        life: int,
     ) -> None:
         self._client = client
         self._open_channel = open_channel
         self._hold = hold
         self._wait = wait
         self._limit = limit
-        self._epoch = epoch
+        self._life = life
+        self._unsent: dict[tuple[int, int], Any] = {}
+        """Blocks of messages that are not sent yet, by slot and use: a step waits for its end."""
         self._channel: Channel | None = None
         self._channel_lock = threading.Lock()
         self._dropped: deque[int] = deque()
@@ -79,7 +82,7 @@ class Exchange:
         return memoryview(block).cast("B") if block is not None else None
 
     def put(self, parts: Sequence[Part]) -> tuple[list[Place | None], list[Part]]:
-        """Put parts into slots.
+        """Put parts into slots, until their message is sent or taken back.
 
         Returns:
             Where each lies, None for those that have to stand in the body; and the parts, those
@@ -87,22 +90,45 @@ class Exchange:
         """
         places: list[Place | None] = []
         lying: list[Part] = []
-        for part in parts:
-            found = None if isinstance(part, InBody | LostPart) else self._find(part)
-            found_there = found is not None
-            if found is None and size_of(part) >= SMALLEST and not isinstance(part, InBody):
-                found = self._copy(part)
-            if found is None:
-                places.append(None)
-                lying.append(part)
-                continue
-            block, start, size = found
-            place, segment = self.pool.place(block, start, size)
-            if not segment.offered:
-                self._offer(segment)
-            places.append(place)
-            lying.append(part if found_there else memoryview(block).cast("B"))
+        try:
+            for part in parts:
+                place, lies = self._put(part)
+                places.append(place)
+                lying.append(lies)
+        except BaseException:
+            self.take_back(places)
+            raise
         return places, lying
+
+    def _put(self, part: Part) -> tuple[Place | None, Part]:
+        found = None if isinstance(part, InBody | LostPart) else self._find(part)
+        found_there = found is not None
+        if found is None and size_of(part) >= SMALLEST and not isinstance(part, InBody):
+            found = self._copy(part)
+        if found is None:
+            return None, part
+        block, start, size = found
+        place, segment = self.pool.place(block, start, size)
+        if not segment.offered and not self._offer(segment):
+            return None, part
+        self._unsent[place.slot, place.use] = block
+        return place, part if found_there else memoryview(block).cast("B")
+
+    def leaves(self, unit: bytes) -> None:
+        """Take note that a unit is sent now."""
+        for place in mentioned_by(unit):
+            self.pool.sent(place.slot, place.use)
+            self._unsent.pop((place.slot, place.use), None)
+
+    def stays(self, unit: bytes) -> None:
+        """Take note that a unit will not be sent; nothing where it was."""
+        self.take_back(mentioned_by(unit))
+
+    def take_back(self, places: Sequence[Place | None]) -> None:
+        """Take note that the message of these will not be sent."""
+        for place in places:
+            if place is not None:
+                self._unsent.pop((place.slot, place.use), None)
 
     def _find(self, part: Any) -> tuple[Any, int, int] | None:
         """Return the block of ours that a part lies in already, and where in it."""
@@ -135,28 +161,33 @@ class Exchange:
             return None
         return block
 
-    def _offer(self, segment: Segment) -> None:
-        self._connected().offer(segment.id, segment.fd)
-        segment.offered = True
+    def _offer(self, segment: Segment) -> bool:
+        """Let the server have a segment; False where it cannot."""
+        try:
+            segment.offered = self._connected().offer(segment.id, segment.fd)
+        except BackendUnavailableError as e:
+            logger.debug("no shared memory: %s", e)
+        return segment.offered
 
     # Getting
 
     def fetch(self, place: Place) -> Part:
         """Return a part of a message in hand; `LostPart` where it is not to be had."""
-        return self._borrow(place, held=False)
-
-    def fetch_old(self, place: Place) -> Part:
-        """Return a part of a message that may be acknowledged; `LostPart` if nobody needs it."""
-        if not self._hold(place):
-            return LostPart("its message was handled by its subscribers, and its memory used again")
-        return self._borrow(place, held=True)
-
-    def _borrow(self, place: Place, *, held: bool) -> Part:
         try:
-            return self.loans.borrow(place, self._want, held=held)
+            return self.loans.borrow(place, self._want)
         except OSError as e:
             logger.exception("a part of %d bytes cannot be mapped", place.size)
             return LostPart(f"it cannot be mapped: {e}")
+
+    def fetch_old(self, place: Place) -> Part:
+        """Return a part of a message that may be acknowledged; `LostPart` if nobody needs it."""
+        with self.loans.expecting(place.slot):
+            if not self._hold(place):
+                return LostPart(
+                    "its message was handled by its subscribers, and its memory used again"
+                )
+            self.loans.held(place.slot)
+            return self.fetch(place)
 
     def _want(self, segment: int) -> int | None:
         try:
@@ -180,44 +211,61 @@ class Exchange:
             channel = self._channel
             if channel is None or channel.closed:
                 channel = Channel(self._open_channel(), self._client)
-                if channel.epoch != self._epoch:  # the client has not noticed yet
+                if channel.life != self._life:  # the client has not noticed yet
                     channel.close()
                     raise BackendUnavailableError(
                         address="the message server", reason="it was started again"
                     )
                 self._channel = channel
-                for segment in {slot.segment for slot in self.pool.sent()}:
-                    channel.offer(segment.id, segment.fd)
-                    segment.offered = True
+                needed = self.pool.take_back_offers()
+                try:
+                    for segment in needed:
+                        segment.offered = channel.offer(segment.id, segment.fd)
+                finally:
+                    self.pool.let_go(needed)
             return channel
 
-    def resume(self, epoch: int) -> list[bytes]:
+    def resume(self, life: int) -> list[bytes]:
         """Go on with a server after the connection was lost, before anything is sent again.
 
         Another server knows nothing of who looks at what: no slot of ours is filled again that is
         there now, and what others have is not what it will offer.
 
         Args:
-            epoch: life of the server.
+            life: that of the server's process.
 
         Returns:
             What it must hear when everything was sent again: of slots that messages may need.
-        """
-        same = epoch == self._epoch
-        self.loans.start_over(same_server=same)
-        slots = self.pool.sent()
-        if not same:
-            self._epoch = epoch
-            if self._channel is not None:
-                self._channel.close()
-            slots = self.pool.abandon()
-            if slots:
-                self._has_channel()
-        return [pack(Op.RELEASED, id=slot.id, n=slot.use) for slot in slots]
 
-    def errands(self) -> bytes:
-        """Return what the server must hear before anything more is acknowledged."""
-        news = self.loans.news()
+        Raises:
+            BackendUnavailableError: the server does not take what these need.
+        """
+        same, self._life = life == self._life, life
+        self.loans.start_over(same_server=same)
+        if not same:
+            self.pool.abandon()
+        if self._channel is not None:  # the server may have closed it, too
+            self._channel.close()
+            uses = self.pool.uses()
+            if uses:
+                self._connected()
+            else:
+                self._has_channel()
+            return [pack(Op.RELEASED, id=slot, n=use) for slot, use in uses]
+        return []
+
+    @property
+    def has_errands(self) -> bool:
+        """Whether there may be something that the server must hear."""
+        return bool(self._dropped) or self.loans.has_news
+
+    def errands(self, *, at_rest: bool) -> bytes:
+        """Return what the server must hear before anything more is acknowledged.
+
+        Args:
+            at_rest: whether no message is in hand or waits to be.
+        """
+        news = self.loans.news(at_rest=at_rest)
         while self._dropped:
             news += pack(Op.FORGET, id=self._dropped.popleft())
         return news
@@ -234,6 +282,8 @@ class Exchange:
 
     def close(self) -> None:
         """Let go of everything but what is still looked at."""
+        self._limit = 0
+        self._unsent.clear()
         self.pool.close()
         if self._channel is not None:
             self.loans.close(self._channel.close)

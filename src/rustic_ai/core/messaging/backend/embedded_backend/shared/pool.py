@@ -42,8 +42,8 @@ class Slot:
     size: int
     use: int = 0
     """For the how-manieth time it is sent."""
-    sent: bool = False
-    """Whether a message needs it, as far as we know."""
+    uses: set[int] = field(default_factory=set)
+    """Those that messages need which were sent, as far as we know."""
     blocks: int = 0
     """How many blocks of this process lie in it."""
 
@@ -80,6 +80,7 @@ class Pool:
         self._slots: dict[int, Slot] = {}
         self._free: dict[int, list[Slot]] = {}
         self._total = 0
+        self._closed = False
         self._ended: deque[Slot] = deque()
         """Slots of which a block of ours has ended, as told by the garbage collector."""
         self._watched: dict[int, weakref.ref[Any]] = {}
@@ -107,7 +108,7 @@ class Pool:
         """
         with self._lock:
             self._collect()
-            slot = self._take(_rounded(size))
+            slot = self._take(_rounded(size)) if not self._closed else None
             if slot is None:
                 return None
             slot.segment.busy += 1
@@ -121,16 +122,22 @@ class Pool:
             if any(self._free.get(each) for each in self._sizes_for(rounded)):
                 return True
             idle = sum(s.mapping.size for s in self._segments.values() if not s.busy)
-            return self._total - idle + _segment_size(rounded)[0] <= self._limit
+            return self._total - idle + self._segment_size(rounded)[0] <= self._limit
 
     def place(self, block: Any, start: int, size: int) -> tuple[Place, Segment]:
-        """Note that a part in a block is being sent; returns where it lies."""
+        """Return where a part in a block lies, for one message; keep the block until it is sent."""
         slot: Slot = block.slot
         with self._lock:
             slot.use = slot.use % 0xFFFF_FFFF + 1
-            slot.sent = True
             offset = address_of(block) + start - slot.segment.mapping.address
             return Place(slot.id, slot.use, offset, size), slot.segment
+
+    def sent(self, slot_id: int, use: int) -> None:
+        """Note that a message is sent now that needs this use of a slot."""
+        with self._lock:
+            slot = self._slots.get(slot_id)
+            if slot is not None:
+                slot.uses.add(use)
 
     def block_at(self, address: int, size: int) -> Any | None:
         """Return the block that these bytes of this process lie in; None where there is none."""
@@ -148,8 +155,8 @@ class Pool:
         """Take the server's word that nobody needs this use of a slot any more."""
         with self._lock:
             slot = self._slots.get(slot_id)
-            if slot is not None and slot.use == use and slot.sent:
-                slot.sent = False
+            if slot is not None and use in slot.uses:
+                slot.uses.discard(use)
                 self._free_if_unused(slot)
 
     def retire(self, segment_id: int) -> None:
@@ -160,25 +167,49 @@ class Pool:
             if segment is not None:
                 self._retire(segment)
 
-    def abandon(self) -> list[Slot]:
-        """Fill no slot again that is there now; returns those which messages may need."""
+    def abandon(self) -> None:
+        """Fill no slot again that is there now."""
         with self._lock:
             self._collect()
             for segment in list(self._segments.values()):
                 segment.offered = False
                 self._retire(segment)
-            return [slot for slot in self._slots.values() if slot.sent]
 
-    def sent(self) -> list[Slot]:
-        """Return the slots that messages may need."""
+    def take_back_offers(self) -> list[Segment]:
+        """Note that no segment is offered any more; returns those that messages may need.
+
+        They stay until they are given to `let_go`.
+        """
         with self._lock:
-            return [slot for slot in self._slots.values() if slot.sent]
+            self._collect()
+            for segment in self._segments.values():
+                segment.offered = False
+            needed = [segment for segment in self._segments.values() if segment.busy]
+            for segment in needed:
+                segment.busy += 1
+            return needed
+
+    def let_go(self, segments: list[Segment]) -> None:
+        """Note that these have been offered again."""
+        with self._lock:
+            for segment in segments:
+                segment.busy -= 1
+                if segment.retiring and not segment.busy and segment.id in self._segments:
+                    self._drop(segment)
+
+    def uses(self) -> list[tuple[int, int]]:
+        """Return the slots that messages may need which were sent, and which use of them."""
+        with self._lock:
+            return [(slot.id, use) for slot in self._slots.values() for use in slot.uses]
 
     def close(self) -> None:
         """Give everything back to the system; what blocks refer to stays as long as they do."""
         with self._lock:
+            self._closed = True
+            self._ended.clear()
             for segment in self._segments.values():
                 os.close(segment.fd)
+                segment.slots.clear()
             self._segments.clear()
             self._slots.clear()
             self._free.clear()
@@ -186,6 +217,7 @@ class Pool:
 
     def close_in_fork(self) -> None:
         """Close the descriptors of a forked copy."""
+        self._closed = True
         for segment in self._segments.values():
             os.close(segment.fd)
         self._segments = {}
@@ -196,17 +228,19 @@ class Pool:
         for each in self._sizes_for(size):
             if self._free.get(each):
                 return self._free[each].pop()  # the one used last is the one in the caches
-        wanted, count = _segment_size(size)
-        if self._total + wanted > self._limit:
-            for segment in list(self._segments.values()):
-                if not segment.busy:
-                    self._drop(segment)
-                if self._total + wanted <= self._limit:
-                    break
-            else:
-                return None
+        wanted, count = self._segment_size(size)
+        idle = [segment for segment in self._segments.values() if not segment.busy]
+        if self._total - sum(s.mapping.size for s in idle) + wanted > self._limit:
+            return None
+        while self._total + wanted > self._limit:
+            self._drop(idle.pop(0))
         self._grow(size, wanted, count)
         return self._free[size].pop()
+
+    def _segment_size(self, size: int) -> tuple[int, int]:
+        """Return the size of a segment for slots of a size, and how many of them it has."""
+        count = max(1, min(_SEGMENT, self._limit) // size)
+        return size * count, count
 
     def _sizes_for(self, size: int) -> list[int]:
         return sorted(each for each in self._free if size <= each <= size * _LARGER)
@@ -230,7 +264,8 @@ class Pool:
 
         def end(_: object) -> None:  # may run on any thread, in the middle of anything
             watched.pop(key, None)
-            ended.append(slot)
+            if not self._closed:
+                ended.append(slot)
 
         watched[key] = weakref.ref(block, end)
         self._blocks[address_of(block)] = block
@@ -244,7 +279,7 @@ class Pool:
 
     def _free_if_unused(self, slot: Slot) -> None:
         segment = slot.segment
-        if slot.sent or slot.blocks or segment.id not in self._segments:
+        if slot.uses or slot.blocks or segment.id not in self._segments:
             return
         segment.busy -= 1
         if not segment.retiring:
@@ -268,6 +303,7 @@ class Pool:
             del self._slots[slot.id]
             if slot in self._free.get(slot.size, ()):
                 self._free[slot.size].remove(slot)
+        segment.slots.clear()  # they refer to it: its memory would stay until they are collected
         if segment.offered:
             self._dropped.append(segment.id)
 
@@ -276,9 +312,3 @@ def _rounded(size: int) -> int:
     """Return the size of the slot for so many bytes: whole pages, four sizes to a doubling."""
     step = max(4096, (1 << (size - 1).bit_length()) // 8)
     return max(SMALLEST, -(-size // step) * step)
-
-
-def _segment_size(size: int) -> tuple[int, int]:
-    """Return the size of a segment for slots of a size, and how many of them it has."""
-    count = max(1, _SEGMENT // size)
-    return size * count, count
