@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from rustic_ai.core.errors import MessagingConfigError
 from rustic_ai.core.messaging.backend.embedded_backend.client import ServerClient
 from rustic_ai.core.messaging.backend.embedded_backend.composition import (
-    fetch_from,
     frame_of,
     message_of,
 )
@@ -37,6 +36,7 @@ from rustic_ai.core.messaging.backend.embedded_backend.inbox import Subscription
 from rustic_ai.core.messaging.backend.embedded_backend.protocol import (
     FROM_NOW,
     FROM_START,
+    HANDLED,
     Frame,
     Query,
     messages_in,
@@ -212,13 +212,13 @@ class EmbeddedMessagingBackend(MessagingBackend):
 
     def _readable(self, answers: Iterator[Frame]) -> Iterator[Message]:
         now = time.time() * 1000
-        fetch = fetch_from(self._open(), old=True)
+        client = self._open()
         for rows in answers:
             view = memoryview(rows.raw)
             for stored in messages_in(rows.raw, _HEADER_SIZE):
                 name = self._names.get(stored.topic)
                 body = view[stored.start : stored.end]
-                message = message_of(body, stored.flags, name, 1, fetch)
+                message = message_of(body, stored.flags | HANDLED, name, 1, client)
                 if message is not None and not message.is_expired(now):
                     yield message
 
@@ -270,10 +270,9 @@ class EmbeddedMessagingBackend(MessagingBackend):
         rank: int = 0,
     ) -> None:
         client = self._open()
-        fetch = fetch_from(client, old=True)  # a place may begin before what others have handled
 
         def receive(body: memoryview, flags: int, ttl_ms: int, attempt: int) -> None:
-            message = message_of(body, flags, topic, attempt, fetch)
+            message = message_of(body, flags, topic, attempt, client)
             if message is None or (ttl_ms and message.is_expired(time.time() * 1000)):
                 return
             handler(message)

@@ -9,6 +9,7 @@ from rustic_ai.core.errors import ProtocolError
 from rustic_ai.core.messaging.backend.embedded_backend.client import ServerClient
 from rustic_ai.core.messaging.backend.embedded_backend.protocol import (
     DEAD,
+    HANDLED,
     LARGE,
     SHARED,
     in_ms,
@@ -71,9 +72,18 @@ def message_of(
     flags: int,
     topic: str | None,
     attempt: int,
-    fetch: Callable[[Place], Part],
+    client: ServerClient,
 ) -> Message | None:
-    """Return the message of a frame's body; None where it cannot be read, which is logged."""
+    """Return the message of a frame's body; None where it cannot be read, which is logged.
+
+    Args:
+        body: what follows the frame's header, in whole or in part.
+        flags: of the frame, and of its delivery.
+        topic: where it comes from.
+        attempt: for the how-manieth time.
+        client: whose shared memory it is.
+    """
+    fetch = _fetch_from(client, flags) if flags & SHARED else None
     try:
         if flags & DEAD:
             note, rest = unpack_dead_letter(body)
@@ -84,13 +94,9 @@ def message_of(
         return None
 
 
-def fetch_from(client: ServerClient, *, old: bool) -> Callable[[Place], Part]:
-    """Return what fetches parts from shared memory; `old`: of messages that may be handled."""
-
-    def fetch(place: Place) -> Part:
-        exchange = client.share()
-        if exchange is None:
-            return LostPart("it lies in memory of the machine that it was sent from")
-        return exchange.fetch_old(place) if old else exchange.fetch(place)
-
-    return fetch
+def _fetch_from(client: ServerClient, flags: int) -> Callable[[Place], Part]:
+    exchange = client.share()
+    if exchange is None:
+        lost = LostPart("it lies in memory of the machine that it was sent from")
+        return lambda _: lost
+    return exchange.fetch_old if flags & HANDLED else exchange.fetch

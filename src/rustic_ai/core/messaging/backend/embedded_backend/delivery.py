@@ -7,6 +7,7 @@ from collections.abc import Callable
 from rustic_ai.core.errors import ProtocolError
 from rustic_ai.core.messaging.backend.embedded_backend.protocol import (
     DELIVER,
+    HANDLED,
     HEADER,
     HEADER_SIZE,
     Op,
@@ -18,7 +19,7 @@ from rustic_ai.core.messaging.backend.embedded_backend.store import Cursor, Topi
 
 OUTPUT_LIMIT = 1 << 20
 """Bytes of a session's output above which nothing more is put on its way."""
-_MAX_ATTEMPT = 255
+_MAX_ATTEMPT = HANDLED - 1
 
 
 class Delivery:
@@ -79,12 +80,10 @@ class Delivery:
                 self.pump(cursor)
 
     def _deliver(
-        self, cursor: Cursor, session: Session, run: bytes, base: int, count: int, attempt: int
+        self, cursor: Cursor, session: Session, run: bytes, base: int, count: int, flags: int
     ) -> None:
         size = HEADER_SIZE + len(run)
-        header = HEADER.pack(
-            size, DELIVER, attempt, cursor.number, cursor.topic.number, count, base
-        )
+        header = HEADER.pack(size, DELIVER, flags, cursor.number, cursor.topic.number, count, base)
         output = session.output
         output.append(header)
         output.append(run)
@@ -114,7 +113,8 @@ class Delivery:
                 if last < after:
                     run, after = cut_run(run, 0, last - cursor.sent), last
                 cursor.redelivered += after - cursor.sent
-            self._deliver(cursor, session, run, cursor.sent, after - cursor.sent, attempt)
+            flags = attempt if cursor.sent >= topic.swept else attempt | HANDLED
+            self._deliver(cursor, session, run, cursor.sent, after - cursor.sent, flags)
         self.stalled.pop(cursor, None)
 
     def _skip(self, cursor: Cursor, session: Session) -> None:

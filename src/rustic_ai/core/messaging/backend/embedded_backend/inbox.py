@@ -10,6 +10,7 @@ from typing import NamedTuple
 from rustic_ai.core.messaging.backend.embedded_backend.protocol import (
     DURABLE,
     FORGET,
+    HANDLED,
     Frame,
     Op,
     pack,
@@ -20,7 +21,8 @@ WINDOW = 4096
 """Messages that may be on their way to a subscriber without its acknowledgement."""
 
 MessageReceiver = Callable[[memoryview, int, int, int], None]
-"""Takes an envelope, flags and time to live of its frame, and for the how-manieth time it comes."""
+"""Takes a body, flags of its frame and its delivery, its time to live, and for the how-manieth time
+it comes."""
 
 
 @dataclass(slots=True, eq=False)
@@ -77,6 +79,8 @@ class Parcel(NamedTuple):
     run: bytes
     first: int
     """Where the body begins."""
+    handled: int = 0
+    """HANDLED, where that was so of some."""
 
 
 class Inbox:
@@ -126,8 +130,15 @@ class Inbox:
             return
         subscription.received = frame.id + frame.n
         if frame.n:
-            attempt = max(1, frame.flags)
-            parcel = Parcel(subscription, frame.id, attempt, subscription.epoch, frame.raw, first)
+            parcel = Parcel(
+                subscription,
+                frame.id,
+                max(1, frame.flags & ~HANDLED),
+                subscription.epoch,
+                frame.raw,
+                first,
+                frame.flags & HANDLED,
+            )
             self._waiting.setdefault(subscription.rank, deque()).append(parcel)
         elif not self._waiting:  # a gap: what stood there was dropped
             subscription.handled = max(subscription.handled, frame.id)

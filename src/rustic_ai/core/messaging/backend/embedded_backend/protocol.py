@@ -56,6 +56,9 @@ SHARED = 4
 """Flag of PUBLISH: parts of it lie in slots."""
 LARGE = 8
 """Flag of PUBLISH and STEP: parts stand in the body, which may be as large as `MAX_PAYLOAD`."""
+HANDLED = 128
+"""Flag of DELIVER: all subscribers of before have handled some of these; slots that they needed may
+be in use again."""
 SEGMENT_SHIFT = 16
 """The number of a slot is that of its segment, and in so many lowest bits its index there."""
 DURABLE = 1
@@ -75,7 +78,8 @@ class Op(IntEnum):
     PUBLISHED = 4  # S: id=how many units of this client are stored so far
     SUBSCRIBE = 5  # C: topic aux=subscription n=window id=position, body=subscriber, attempts
     UNSUBSCRIBE = 6  # C: aux=subscription.  S: the same, nothing is delivered after it
-    DELIVER = 7  # S: aux=subscription flags=attempt id=position n=how many, body=run; n=0: a gap
+    DELIVER = 7  # S: aux=subscription flags=attempt, HANDLED id=position n=how many, body=run;
+    #              n=0: a gap
     ACK = 8  # C: aux=subscription id=position of the next message that is wanted
     QUERY = 9  # C: n=request aux=kind topic id, body
     ROWS = 10  # S: n=request aux=1 if there is more id=where to go on, body=run

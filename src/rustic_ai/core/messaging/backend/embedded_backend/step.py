@@ -82,6 +82,7 @@ class Step:
         subscription, position = parcel.subscription, parcel.base
         run, offset, end = parcel.run, parcel.first, len(parcel.run)
         whole, attempt = memoryview(run), parcel.attempt
+        of_delivery = parcel.handled
         careful = attempt > 1  # the culprit of a crash must be told from its neighbours
         ours = parcel.epoch == subscription.epoch  # else the positions are another server's
         handled, stopped, ranked = 0, stop.is_set, subscription.rank
@@ -99,7 +100,7 @@ class Step:
             mark = len(self._frames)
             self.running = True
             try:
-                receiver(whole[start:offset], flags, ttl_ms, attempt)
+                receiver(whole[start:offset], flags | of_delivery, ttl_ms, attempt)
             except Exception:
                 logger.exception("a message handler failed")
             except BaseException:

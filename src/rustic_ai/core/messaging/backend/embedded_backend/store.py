@@ -87,6 +87,8 @@ class Topic:
     """Sessions whose messages wait for room."""
     shared: deque[tuple[int, Any]] = field(default_factory=deque)
     """Positions of messages with parts in slots, and what the server's book knows of these."""
+    swept: int = 0
+    """Position before which slots that messages needed may be in use again."""
     dead: int = 0
     dropped: int = 0
     _first: int = 0

@@ -148,6 +148,7 @@ class Book:
             floor = topic.floor
             if topic.name.endswith(f":{DEAD_LETTER_TOPIC}"):  # these are kept, for a replay
                 floor = min(floor, topic.start)
+            topic.swept = max(topic.swept, floor)
             while topic.shared and topic.shared[0][0] < floor:
                 self.release(topic.shared.popleft()[1])
             if not topic.shared:
