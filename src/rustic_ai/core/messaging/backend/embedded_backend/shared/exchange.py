@@ -21,7 +21,10 @@ from rustic_ai.core.messaging.backend.embedded_backend.shared.pool import (
     Pool,
     Segment,
 )
-from rustic_ai.core.messaging.backend.embedded_backend.shared.segment import address_of
+from rustic_ai.core.messaging.backend.embedded_backend.shared.segment import (
+    address_of,
+    copy_into,
+)
 from rustic_ai.core.messaging.core.attachment import (
     InBody,
     LostPart,
@@ -143,7 +146,10 @@ class Exchange:
         block = self._acquire(size)
         if block is None:
             return None
-        write_part(part, memoryview(block).cast("B"))
+        if isinstance(part, memoryview):
+            copy_into(block, part)
+        else:
+            write_part(part, memoryview(block).cast("B"))
         return block, 0, size
 
     def _acquire(self, size: int) -> Any | None:

@@ -7,6 +7,8 @@ import ctypes
 import fcntl
 import mmap
 import os
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 SUPPORTED = hasattr(os, "memfd_create")
@@ -24,6 +26,8 @@ _mmap.argtypes = (
     ctypes.c_long,
 )
 _munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+_COPY_TOGETHER = 16 << 20
+"""Bytes from which on two threads copy: far more than it takes to start one."""
 _FAILED = ctypes.c_void_p(-1).value
 
 
@@ -90,6 +94,52 @@ def block_in(mapping: Mapping, offset: int, size: int) -> Any:
     block: Any = (ctypes.c_char * size).from_address(mapping.address + offset)
     block.mapping = mapping
     return block
+
+
+class _Buffer(ctypes.Structure):
+    """Py_buffer of CPython's stable interface."""
+
+    _fields_ = (
+        ("buf", ctypes.c_void_p),
+        ("obj", ctypes.py_object),
+        ("len", ctypes.c_ssize_t),
+        ("itemsize", ctypes.c_ssize_t),
+        ("readonly", ctypes.c_int),
+        ("ndim", ctypes.c_int),
+        ("format", ctypes.c_char_p),
+        ("shape", ctypes.c_void_p),
+        ("strides", ctypes.c_void_p),
+        ("suboffsets", ctypes.c_void_p),
+        ("internal", ctypes.c_void_p),
+    )
+
+
+@contextlib.contextmanager
+def address_in(view: memoryview) -> Iterator[int]:
+    """Give the address of what a contiguous view shows, for as long as the block lasts."""
+    buffer = _Buffer()
+    ctypes.pythonapi.PyObject_GetBuffer(ctypes.py_object(view), ctypes.byref(buffer), 0)
+    try:
+        yield buffer.buf
+    finally:
+        ctypes.pythonapi.PyBuffer_Release(ctypes.byref(buffer))
+
+
+def copy_into(block: Any, view: memoryview) -> None:
+    """Copy what a contiguous view shows into a block of the same size.
+
+    A large one is copied by two threads: one core alone does not use up what memory can do.
+    """
+    size = view.nbytes
+    with address_in(view) as source:
+        target = address_of(block)
+        half = size // 2 if size >= _COPY_TOGETHER else 0
+        if half:
+            other = threading.Thread(target=ctypes.memmove, args=(target, source, half))
+            other.start()
+        ctypes.memmove(target + half, source + half, size - half)
+        if half:
+            other.join()
 
 
 def address_of(block: Any) -> int:
