@@ -10,7 +10,13 @@ from rustic_ai.core.messaging.core.message import Message
 from rustic_ai.core.messaging.core.messaging_backend import MessagingBackend
 from rustic_ai.core.messaging.core.messaging_config import MessagingConfig
 from rustic_ai.core.messaging.core.messaging_interface import MessagingInterface
-from rustic_ai.core.testing.contracts.messaging_backend import SPACE, TOPIC, Box, message
+from rustic_ai.core.testing.contracts.messaging_backend import (
+    SPACE,
+    TOPIC,
+    Box,
+    Connect,
+    message,
+)
 from rustic_ai.core.testing.waiting import wait_until
 
 _SIZES = (0, 1, 1000, 200_001)
@@ -94,6 +100,22 @@ class LargePartsContract:
             publisher.send_message(SPACE, TOPIC, with_parts(Repeated(n, 200_001)))
         wait_until(lambda: len(box.messages) == 30)
         assert taken(box) == [[bytes([n]) * 200_001] for n in range(30)]
+
+    def test_parts_outlive_their_backend(self, backend: MessagingBackend, connect: Connect) -> None:
+        """What was kept is what it was, when its backend is cleaned up and others send on."""
+        kept, others, other = Box(), Box(), connect()
+        backend.subscribe(TOPIC, kept, subscriber="a")
+        other.store_message(SPACE, TOPIC, with_parts(Repeated(1, 200_001)))
+        wait_until(lambda: kept.messages)
+        backend.cleanup()
+        if other is not backend:
+            other.start()
+            other.subscribe("space:others", others)
+            for n in range(20):
+                other.store_message(SPACE, "space:others", with_parts(Repeated(n, 200_001)))
+            wait_until(lambda: len(others.messages) == 20)
+            assert taken(others) == [[bytes([n]) * 200_001] for n in range(20)]
+        assert taken(kept) == [[bytes([1]) * 200_001]]
 
     def test_handlers_may_pass_parts_on(self, backend: MessagingBackend) -> None:
         """A part that has arrived can be sent as it is, also beside others."""

@@ -359,6 +359,7 @@ class EmbeddedMessagingBackend(MessagingBackend):
         if not self._serving.end():
             return
         self._open().close()
+        self._subscriptions.clear()  # handlers may hold parts, and these what they lie in
         self._release_server()
         self._serving.close()
 

@@ -277,6 +277,8 @@ class ServerClient:
             if self.exchange is not None:
                 self.run_errands()
             self.wire.close()
+            with self.wire.state:
+                self.inbox.clear()
             if self.exchange is not None:
                 self.exchange.close()
 
@@ -368,8 +370,6 @@ class ServerClient:
         if exchange.has_errands:
             with self.wire.sending:  # before the lock: an acknowledgement could overtake the word
                 self.wire.transmit(exchange.errands(at_rest=at_rest or not self.inbox.all()))
-
-    # Taking in
 
     def _take_in(self, frames: list[Frame]) -> None:
         """Take frames, under `state`."""

@@ -143,6 +143,11 @@ class Inbox:
         elif not self._waiting:  # a gap: what stood there was dropped
             subscription.handled = max(subscription.handled, frame.id)
 
+    def clear(self) -> None:
+        """Forget all subscriptions, and what has arrived: nothing of it is handled any more."""
+        self._subscriptions.clear()
+        self._waiting.clear()
+
     def any(self) -> bool:
         """Say whether a parcel waits."""
         return bool(self._waiting)

@@ -30,8 +30,8 @@ class SendWindow:
         self._bytes_in = self._bytes_out = 0
         self._ahead = 0
         """By how much our numbers are ahead of the server's, which may have forgotten us."""
-        self.leaves: Callable[[bytes], None] = lambda _: None
-        """Is told of units with parts in shared memory, before they are sent."""
+        self.leaves: Callable[[bytes], None] | None = None
+        """Is told of units with parts in shared memory before they are sent, if there may be."""
         self.sent = 0
         self.accepted = 0
         self.refusals: dict[int, str] = {}
@@ -44,7 +44,7 @@ class SendWindow:
         """Keep a unit; returns its number."""
         self._bytes_in += len(frame)
         self.sent += 1
-        if frame[FLAGS_AT] & SHARED:
+        if self.leaves is not None and frame[FLAGS_AT] & SHARED:
             self.leaves(frame)
         self._units.append(frame)
         return self.sent
