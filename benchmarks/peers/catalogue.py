@@ -54,8 +54,9 @@ PEERS: dict[str, Entry] = {
         "ours",
         ("rustic-multiprocess", "pydantic", "msgspec"),
         ("rustic_ai.core",),
-        "multiprocess engine, embedded server; messages are stored, acknowledged, and delivered at "
-        "least once; typed processors (pydantic models in and out)",
+        "multiprocess engine whose nursery has loaded the module of the agents (`preload`), "
+        "embedded server; messages are stored, acknowledged, and delivered at least once; typed "
+        "processors (pydantic models in and out)",
     ),
     "multiprocessing": Entry(
         "multiprocessing",

@@ -40,7 +40,10 @@ class Ours(Peer):
     def start(self) -> None:
         """Start nursery and server: an agent is launched, and ended."""
         engine = MultiProcessExecutionEngine(
-            _GUILD, max_processes=_MOST_AGENTS, restart_policy=self._policy
+            _GUILD,
+            max_processes=_MOST_AGENTS,
+            restart_policy=self._policy,
+            preload=["benchmarks.peers.ours_agents"],
         )
         self._engine = self._stack.enter_context(engine)
         messaging = create_embedded_messaging_config(port=0)
