@@ -8,6 +8,7 @@ from functools import partial
 
 from benchmarks.messaging import (
     agents,
+    budget,
     floors,
     foreign,
     journal,
@@ -62,6 +63,18 @@ def _floors(scale: Scale) -> list[Measurement]:
             Measurement(section, name, _trips(name, partial(floors.relay, scale.pings, core)))
         )
     return found
+
+
+def _budget(_: Scale) -> list[Measurement]:
+    def measured() -> _Values:
+        steps = budget.steps()
+        return [
+            *((name, "us", us) for name, us in steps.items()),
+            ("at most, on all cores, if there was nothing else", _RATE, budget.bound(steps)),
+        ]
+
+    section = "What a typed message costs whoever carries it, within handlers, hot"
+    return [Measurement(section, "budget", measured)]
 
 
 def _trips(name: str, work: Callable[[], Sequence[float]]) -> Callable[[], _Values]:
@@ -223,6 +236,7 @@ def _slow(scale: Scale) -> list[Measurement]:
 
 PARTS: dict[str, Callable[[Scale], list[Measurement]]] = {
     "floors": _floors,
+    "budget": _budget,
     "raw": _raw,
     "agents": _agents,
     "large": _large,
