@@ -100,7 +100,14 @@ class Dispatcher:
         if handler.predicate is not None and not handler.predicate(agent, message):
             return
         if handler.wanted is not None:
-            payload = _parse(handler, message, self._outbox)
+            payload: Any
+            if handler.parse_json is not None and message.envelope.encoding is _JSON:
+                try:
+                    payload = handler.parse_json(message.envelope.payload)
+                except ValidationError as e:
+                    raise PayloadError(format=message.format, reason=str(e)) from e
+            else:
+                payload = _parse(handler, message, self._outbox)
             context = ProcessContext(payload, message, agent, self._outbox)
         elif message.envelope.encoding <= _JSON:
             context = ProcessContext(message.payload, message, agent, self._outbox)
@@ -171,11 +178,8 @@ def _parse(handler: _Handler, message: Message, outbox: Outbox) -> Any:
     Raises:
         PayloadError: it is something else, is lost, or is a pickle that is not wanted.
     """
-    envelope, parse_json = message.envelope, handler.parse_json
+    envelope, wanted = message.envelope, handler.wanted
     try:
-        if envelope.encoding is _JSON and parse_json is not None:
-            return parse_json(envelope.payload)
-        wanted = handler.wanted
         if envelope.encoding <= _JSON and _is_model(wanted):
             return decode_model(wanted, envelope.encoding, envelope.payload)
     except ValidationError as e:

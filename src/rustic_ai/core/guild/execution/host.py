@@ -119,7 +119,7 @@ class AgentHost:
                 self._dispatcher.run(agent.on_start())
                 self._started = True
                 for message in self._early:
-                    self._handle(message)
+                    self._receive(message)
                 self._early.clear()
         except BaseException:
             self._close()
@@ -133,13 +133,10 @@ class AgentHost:
             if not self._started:  # its on_start is not through: the message waits
                 self._early.append(message)
                 return
-            self._handle(message)
-
-    def _handle(self, message: Message) -> None:
-        assert self._dispatcher is not None
-        pulse = self._pulse
-        pulse.begin(message.envelope.id)
-        pulse.end(self._dispatcher.handle(message))
+            pulse, dispatcher = self._pulse, self._dispatcher
+            assert dispatcher is not None
+            pulse.begin(message.envelope.id)
+            pulse.end(dispatcher.handle(message))
 
     def stop(self) -> None:
         """Let the message in hand finish, then run `on_stop` and close the dependencies.

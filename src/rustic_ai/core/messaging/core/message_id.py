@@ -101,13 +101,17 @@ class _Ticker:
     """Hands out the lower 61 bits of the ids of one process, never one twice, never backwards."""
 
     def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin anew, under a machine number that is leased with the next id."""
         self._lock = threading.Lock()
         self._number: MachineNumber | None = None
         self._last = self._reserved = 0
         self._sequence_mask = self._machine_part = 0
 
-    def next(self) -> int:
-        """Return the lower 61 bits of the next id."""
+    def next(self, priority: int) -> int:
+        """Return the next id of this process as a plain number: what `GemstoneGenerator` wraps."""
         with self._lock:
             following = self._last + 1
             first = (time.time_ns() // 1_000_000 - EPOCH_MS) << _LOW_BITS | self._machine_part
@@ -118,7 +122,7 @@ class _Ticker:
             if following >= self._reserved:
                 following = self._reserve(following)
             self._last = following
-            return following
+        return priority << _PRIORITY_AT | following
 
     def _reserve(self, following: int) -> int:
         """Make sure that an id may be used, also after a restart; returns the one to use."""
@@ -143,18 +147,10 @@ class _Ticker:
 _ticker = _Ticker()
 
 
-def _fresh_ticker() -> None:
-    global _ticker  # noqa: PLW0603 - a forked process is another machine number
-    _ticker = _Ticker()
+if hasattr(os, "register_at_fork"):  # a forked process is another machine number
+    os.register_at_fork(after_in_child=_ticker.reset)
 
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_fresh_ticker)
-
-
-def next_id(priority: int) -> int:
-    """Make the next id of this process as a plain number: what `GemstoneGenerator` wraps."""
-    return priority << _PRIORITY_AT | _ticker.next()
+next_id = _ticker.next
 
 
 class GemstoneGenerator:

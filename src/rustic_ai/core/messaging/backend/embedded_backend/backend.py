@@ -41,8 +41,10 @@ from rustic_ai.core.messaging.backend.embedded_backend.protocol import (
     Query,
     messages_in,
     pack_names,
+    pack_publish,
 )
 from rustic_ai.core.messaging.backend.serving_thread import ServingThread
+from rustic_ai.core.messaging.core.codec import encode_envelope
 from rustic_ai.core.messaging.core.message import Message
 from rustic_ai.core.messaging.core.messaging_backend import MessageHandler, MessagingBackend
 from rustic_ai.core.messaging.core.stop_signal import StopSignal
@@ -168,9 +170,16 @@ class EmbeddedMessagingBackend(MessagingBackend):
         self, namespace: str, topic: str, message: Message, *, now: bool = False
     ) -> None:
         """Send the message, until the server has it."""
-        client = self._client
+        client, envelope = self._client, message.envelope
         assert client is not None
-        client.publish(self._frame(namespace, topic, message), now)
+        number = self._topics.get((namespace, topic))
+        if number is None:
+            number = self._topic(topic, namespace)
+        if message.parts or message.dead_letter is not None or envelope.ttl is not None:
+            frame = frame_of(message, number, 0, client)
+        else:  # nearly always; what `frame_of` would do, too
+            frame = pack_publish(number, envelope.id, encode_envelope(envelope))
+        client.publish(frame, now)
 
     def _frame(self, namespace: str, topic: str, message: Message, flags: int = 0) -> bytes:
         number = self._topics.get((namespace, topic))

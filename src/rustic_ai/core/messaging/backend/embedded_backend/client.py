@@ -8,6 +8,7 @@ import secrets
 import socket
 import time
 from collections.abc import Callable, Iterator
+from threading import get_ident
 from typing import TYPE_CHECKING
 
 from rustic_ai.core.errors import (
@@ -123,7 +124,7 @@ class ServerClient:
         try:
             if len(frame) > wire.link.max_frame:
                 self._check_size(frame)
-            if step.running and not now and step.is_of_this_thread:
+            if step.running and not now and step.thread == get_ident():
                 step.add(frame)
                 return 0
             return self._send_unit(frame)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 
+import msgspec
+
 from rustic_ai.core.errors import ProtocolError
 from rustic_ai.core.messaging.backend.embedded_backend.client import ServerClient
 from rustic_ai.core.messaging.backend.embedded_backend.protocol import (
@@ -17,11 +19,14 @@ from rustic_ai.core.messaging.backend.embedded_backend.protocol import (
     pack_publish_of,
 )
 from rustic_ai.core.messaging.core.attachment import LostPart, Part, Place, pieces_of
-from rustic_ai.core.messaging.core.codec import decode_message, encode_envelope
+from rustic_ai.core.messaging.core.codec import decode_envelope, decode_message, encode_envelope
 from rustic_ai.core.messaging.core.dead_letter import pack_dead_letter, unpack_dead_letter
 from rustic_ai.core.messaging.core.message import Message
 
 logger = logging.getLogger(__name__)
+
+_SPECIAL = DEAD | SHARED | LARGE
+"""Flags of what is more than an envelope."""
 
 
 def frame_of(message: Message, topic: int, flags: int, client: ServerClient) -> bytes:
@@ -83,13 +88,15 @@ def message_of(
         attempt: for the how-manieth time.
         client: whose shared memory it is.
     """
-    fetch = _fetch_from(client, flags) if flags & SHARED else None
     try:
+        if not flags & _SPECIAL:
+            return Message.from_envelope(decode_envelope(body), topic, attempt)
+        fetch = _fetch_from(client, flags) if flags & SHARED else None
         if flags & DEAD:
             note, rest = unpack_dead_letter(body)
             return decode_message(rest, note.topic, note.attempts + attempt, note, fetch)
         return decode_message(body, topic, attempt, None, fetch)
-    except ProtocolError:
+    except (ProtocolError, msgspec.DecodeError):
         logger.exception("a message on topic %r cannot be read, skipped", topic)
         return None
 

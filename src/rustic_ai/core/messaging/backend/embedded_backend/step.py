@@ -34,7 +34,8 @@ class Step:
 
     def __init__(self, send: Callable[[bytes, list[bytes]], None]) -> None:
         self._send = send
-        self._thread = _NOBODY
+        self.thread = _NOBODY
+        """The one that handlers run on."""
         self._frames: list[bytes] = []
         self._size = 0
         self._since = 0.0
@@ -43,16 +44,11 @@ class Step:
 
     def claim(self) -> None:
         """Let handlers run on the calling thread from now on."""
-        self._thread = threading.get_ident()
+        self.thread = threading.get_ident()
 
     def release(self) -> None:
         """Let them run there no more."""
-        self._thread = _NOBODY
-
-    @property
-    def is_of_this_thread(self) -> bool:
-        """Whether handlers run on the calling thread."""
-        return self._thread == threading.get_ident()
+        self.thread = _NOBODY
 
     @property
     def has_frames(self) -> bool:
