@@ -25,9 +25,9 @@ IDLE = 30.0
 """Seconds after which a segment that nobody needs should go."""
 OWNERS_COME_BACK = 5.0
 """Seconds after a server's start in which owners of what its journal remembers may come back."""
-SUBSCRIBERS_COME_BACK = 3.0
+SUBSCRIBERS_COME_BACK = 2.0
 """Seconds in which all subscribers of a topic may come back, after the first client of a server
-before this one: twice the longest pause between two of their attempts."""
+before this one: longer than the longest pause between two of their attempts."""
 _SLOT = struct.Struct("<Q")
 BOOKED = (Op.FORGET, Op.RELEASED, Op.HOLD, Op.UNHOLD)
 """What `Book.obey` obeys."""
