@@ -29,15 +29,18 @@ class Receiver:
         self.backend, self.keep = backend, keep
         self.held: list[Message] = []
         self.seen = self.wrong = self.lost = self.writable = 0
+        self.last = self.last_lost = -1
         self.changed = threading.Condition()
 
     def __call__(self, message: Message) -> None:
         """Take a message."""
         with self.changed:
             self.seen += 1
+            self.last = message.payload["n"]
             for part in message.parts:
                 if not isinstance(part, memoryview):
                     self.lost += 1
+                    self.last_lost = self.last
                 else:
                     self.wrong += not is_intact(part, message.payload["n"])
                     self.writable += not part.readonly
@@ -59,6 +62,8 @@ class Receiver:
                 "seen": self.seen,
                 "wrong": self.wrong,
                 "lost": self.lost,
+                "last": self.last,
+                "last_lost": self.last_lost,
                 "writable": self.writable,
                 "held": len(held),
                 "changed": held.count(False),
@@ -77,7 +82,8 @@ def receive(backend: EmbeddedMessagingBackend, keep: str, durable: str = "") -> 
         if command == "clean":
             backend.cleanup()
         elif command == "drop":
-            with receiver.changed:
+            with receiver.changed:  # nor is kept what comes after that
+                receiver.keep = 0
                 receiver.held.clear()
         elif command == "fork":
             child = os.fork()

@@ -12,7 +12,7 @@ from rustic_ai.core.messaging.backend.embedded_backend.protocol import (
     pack,
 )
 from rustic_ai.core.messaging.core.attachment import Place, pack_parts
-from tests.unit.messaging.wire import Peer, message
+from tests.unit.messaging.wire import Peer, message, subscribe
 
 SEGMENT = 0x77
 
@@ -81,3 +81,14 @@ def facts(core: Core) -> tuple[int, int, int]:
     """Return how many segments, slots in use, and held slots there are."""
     found = core.book.statistics()
     return found["segments"], found["slots_in_use"], found["held_slots"]
+
+
+def make(
+    core: Core | None = None, *, durable: int = 1, window: int = 100
+) -> tuple[Core, Owner, Owner, int]:
+    """Return a core, an owner of a segment, a subscriber, and the number of their topic."""
+    core = core or Core()
+    owner, reader = Owner(core, SEGMENT), Owner(core)
+    topic = owner.topic()
+    reader.send(subscribe(1, topic, flags=durable, window=window))
+    return core, owner, reader, topic

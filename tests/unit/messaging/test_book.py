@@ -12,7 +12,6 @@ from rustic_ai.core.messaging.backend.embedded_backend.protocol import FORGET, O
 from rustic_ai.core.messaging.backend.embedded_backend.shared.book import (
     IDLE,
     MAX_SEGMENTS,
-    OWNERS_COME_BACK,
 )
 from rustic_ai.core.messaging.backend.embedded_backend.store import Bounds
 from tests.unit.messaging.shelves import (
@@ -21,6 +20,7 @@ from tests.unit.messaging.shelves import (
     facts,
     hold,
     large,
+    make,
     may_hold,
     released,
     slot,
@@ -29,17 +29,6 @@ from tests.unit.messaging.shelves import (
 from tests.unit.messaging.wire import Peer, ack, ids, message, ops, step, subscribe
 
 A, B = slot(0), slot(1)
-
-
-def make(
-    core: Core | None = None, *, durable: int = 1, window: int = 100
-) -> tuple[Core, Owner, Owner, int]:
-    """Return a core, an owner of a segment, a subscriber, and the number of their topic."""
-    core = core or Core()
-    owner, reader = Owner(core, SEGMENT), Owner(core)
-    topic = owner.topic()
-    reader.send(subscribe(1, topic, flags=durable, window=window))
-    return core, owner, reader, topic
 
 
 def test_the_last_acknowledgement_releases() -> None:
@@ -357,41 +346,5 @@ def test_a_place_that_is_given_up_needs_nothing() -> None:
     _, owner, reader, topic = make()
     owner.send(large(topic, 1, (A, 1)))
     reader.send(pack(Op.UNSUBSCRIBE, flags=FORGET, aux=1))
-    assert owner.hear() == [(A, 1)]
-
-
-def test_a_server_that_is_started_again_waits_for_owners() -> None:
-    """What a journal remembers may come back with its owner, for a moment."""
-    old, owner, _, topic = make()
-    owner.send(large(topic, 1, (A, 1)))
-    run = old.store.topics[topic].message_at(0)
-    core = Core()
-    new = core.open_topic("space", "space:t")
-    core.store.restore(new, 0, run)
-    reader = Owner(core)
-    reader.send(subscribe(1, topic))
-    core.book.restored(new, run, 0)
-    assert facts(core) == (1, 1, 0)
-    assert core.book.may_come(SEGMENT)
-    assert not core.book.read_by(reader.client, SEGMENT)
-    core.book.tick(5.0)
-    assert core.book.may_come(SEGMENT)
-    owner = Owner(core, SEGMENT, client=owner.client)
-    assert not core.book.may_come(SEGMENT)
-    assert core.book.read_by(reader.client, SEGMENT)
-    core.book.tick(6.0 + OWNERS_COME_BACK)
-    owner.take()
-    reader.send(ack(1, 1))
-    assert owner.hear() == [(A, 1)]
-
-
-def test_owners_that_do_not_come_back_are_not_waited_for_any_longer() -> None:
-    """What nobody acknowledges then goes without them."""
-    old, owner, _, topic = make()
-    owner.send(large(topic, 1, (A, 1)))
-    core = Core()
-    new = core.open_topic("space", "space:t")
-    core.book.restored(new, old.store.topics[topic].message_at(0), 0)
-    core.book.tick(5.0)
-    core.book.tick(5.0 + OWNERS_COME_BACK)
-    assert not core.book.may_come(SEGMENT)
+    owner.core.take_dirty()  # at once, and not with the next look around
+    assert released(owner.take()) == [(A, 1)]

@@ -152,6 +152,22 @@ def test_segments_go_when_their_owner_is_asked(bench: Bench) -> None:
     bench.pool.retire(segment)
 
 
+def test_a_segment_that_is_gone_is_not_mapped_any_more(bench: Bench) -> None:
+    """At once, and not when the garbage collector comes around."""
+    gc.disable()
+    try:
+        segment = bench.acquire(MB).slot.segment.id
+        name = f"memfd:rustic-{segment:x}"
+        assert name in Path("/proc/self/maps").read_text()
+        bench.pool.retire(segment)
+        assert name not in Path("/proc/self/maps").read_text()
+        segment = bench.acquire(MB).slot.segment.id
+        bench.pool.close()
+        assert f"memfd:rustic-{segment:x}" not in Path("/proc/self/maps").read_text()
+    finally:
+        gc.enable()
+
+
 def test_what_was_there_with_another_server_is_not_filled_again(bench: Bench) -> None:
     """Receivers of the old one may look at it, and the new one does not know."""
     block, idle = bench.acquire(8 * MB), bench.acquire(MB)

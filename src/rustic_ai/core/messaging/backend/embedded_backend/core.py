@@ -24,6 +24,7 @@ from rustic_ai.core.messaging.backend.embedded_backend.protocol import (
     MAX_GREETING,
     MAX_STEP,
     PUBLISH,
+    RESUME,
     SHARED,
     STEP,
     WELCOME,
@@ -291,8 +292,10 @@ class Core:
 
     def _tell_topic(self, session: Session, frame: Frame) -> None:
         (namespace, name), _ = unpack_names(frame.body, 2)
-        number = self.open_topic(namespace, name).number
-        self._delivery.send(session, pack(Op.TOPIC, n=frame.n, topic=number))
+        topic = self.open_topic(namespace, name)
+        if frame.flags & RESUME:
+            self.book.awaits(topic)
+        self._delivery.send(session, pack(Op.TOPIC, n=frame.n, topic=topic.number))
 
     def _say_goodbye(self, session: Session, _: Frame) -> None:
         session.ended = session.said_goodbye = True

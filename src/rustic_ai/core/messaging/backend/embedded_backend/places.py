@@ -224,6 +224,8 @@ class Places:
             cursor.topic.cursors.remove(cursor)
             if cursor.durable:
                 self._forget(cursor)
+            if cursor.topic.shared:
+                self._delivery.moved[cursor.topic] = None
             self._room_may_have_come(cursor.topic)
 
     def drop_old(self, now: float) -> None:

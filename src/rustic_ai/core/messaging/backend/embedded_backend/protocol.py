@@ -73,7 +73,7 @@ class Op(IntEnum):
     """What a frame is. C: sent by clients, S: by the server."""
 
     HELLO = 1  # C: id=MAGIC n=version, body=client, nonce.  S: n=largest message id=units, body
-    TOPIC = 2  # C: n=request, body=names.  S: n=request topic=number
+    TOPIC = 2  # C: n=request flags=RESUME, body=names.  S: n=request topic=number
     PUBLISH = 3  # C: topic id n=ttl, body=envelope.  S: inside DELIVER and ROWS
     PUBLISHED = 4  # S: id=how many units of this client are stored so far
     SUBSCRIBE = 5  # C: topic aux=subscription n=window id=position, body=subscriber, attempts

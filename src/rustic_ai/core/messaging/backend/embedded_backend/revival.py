@@ -47,8 +47,9 @@ def restore(client: ServerClient, link: Link) -> list[Frame]:
 def _open_topics(client: ServerClient, link: Link) -> tuple[dict[int, int], list[Frame]]:
     """Open the topics that the client knows; returns old number -> new, and other frames."""
     known = list(client.topics.items())
+    flags = RESUME if link.life != client.wire.link.life else 0
     request = b"".join(
-        pack(Op.TOPIC, pack_names(*names), n=i) for i, (_, names) in enumerate(known)
+        pack(Op.TOPIC, pack_names(*names), n=i, flags=flags) for i, (_, names) in enumerate(known)
     )
     if request:
         link.socket.sendall(request)

@@ -80,7 +80,6 @@ class Step:
         whole, attempt = memoryview(run), parcel.attempt
         of_delivery = parcel.handled
         careful = attempt > 1  # the culprit of a crash must be told from its neighbours
-        ours = parcel.epoch == subscription.epoch  # else the positions are another server's
         handled, stopped, ranked = 0, stop.is_set, subscription.rank
         while offset < end:
             receiver = subscription.receiver
@@ -91,7 +90,7 @@ class Step:
             length, _, flags, _, _, ttl_ms, _ = _unpack(run, offset)
             start, offset = offset + HEADER_SIZE, offset + length
             position += 1
-            if ours and position <= subscription.handled:
+            if parcel.epoch == subscription.epoch and position <= subscription.handled:
                 continue  # it came twice, around a lost connection
             mark = len(self._frames)
             self.running = True
@@ -105,7 +104,7 @@ class Step:
             finally:
                 self.running = False
             frames = self._frames
-            if ours:
+            if parcel.epoch == subscription.epoch:  # a handler may have waited for another server
                 subscription.handled = position
                 if not frames:
                     subscription.settled = position

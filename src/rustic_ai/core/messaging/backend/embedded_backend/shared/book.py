@@ -25,6 +25,9 @@ IDLE = 30.0
 """Seconds after which a segment that nobody needs should go."""
 OWNERS_COME_BACK = 5.0
 """Seconds after a server's start in which owners of what its journal remembers may come back."""
+SUBSCRIBERS_COME_BACK = 2.0
+"""Seconds in which all subscribers of a topic may come back, after the first client of a server
+before this one: longer than the longest pause between two of their attempts."""
 _SLOT = struct.Struct("<Q")
 BOOKED = (Op.FORGET, Op.RELEASED, Op.HOLD, Op.UNHOLD)
 """What `Book.obey` obeys."""
@@ -83,6 +86,8 @@ class Book:
         self._of_client: dict[int, set[int]] = {}
         self._topics: dict[Topic, None] = {}
         self._moved = moved
+        self._awaited: dict[Topic, float] = {}
+        """Topics whose subscribers may come back, and since when; 0: since now."""
         self._channels: set[int] = set()
         self._owners_may_come = False
         self._waiting_since = 0.0
@@ -142,7 +147,7 @@ class Book:
 
     def sweep(self) -> None:
         """Let go of what was acknowledged since the last call."""
-        topics = list(self._moved)
+        topics = [topic for topic in self._moved if topic not in self._awaited]
         self._moved.clear()
         for topic in topics:
             floor = topic.floor
@@ -153,6 +158,13 @@ class Book:
                 self.release(topic.shared.popleft()[1])
             if not topic.shared:
                 self._topics.pop(topic, None)
+
+    def awaits(self, topic: Topic) -> None:
+        """Take note that a client of a server before this one comes back to a topic.
+
+        Others may, too, and want what is stored meanwhile, though nobody seems to need it.
+        """
+        self._awaited.setdefault(topic, 0.0)
 
     # Clients
 
@@ -310,6 +322,11 @@ class Book:
 
     def tick(self, now: float) -> None:
         """Sweep all topics with parts, and ask owners to give up what was idle for long."""
+        for topic, since in list(self._awaited.items()):
+            if not since:
+                self._awaited[topic] = now
+            elif now - since >= SUBSCRIBERS_COME_BACK:
+                del self._awaited[topic]
         self._moved.update(self._topics)
         if self._owners_may_come:
             self._waiting_since = self._waiting_since or now
@@ -328,7 +345,7 @@ class Book:
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing to look after."""
-        return not self._segments
+        return not (self._segments or self._awaited)
 
     def statistics(self) -> dict[str, int]:
         """Return how many segments and slots there are."""

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from rustic_ai.core.errors import BackendUnavailableError
+from rustic_ai.core.errors import BackendClosedError, BackendUnavailableError
 from rustic_ai.core.messaging.backend.embedded_backend.protocol import Frame, Op, pack
 from rustic_ai.core.messaging.backend.embedded_backend.shared.channel import Channel
 from rustic_ai.core.messaging.backend.embedded_backend.shared.loans import Loans
@@ -39,6 +39,10 @@ logger = logging.getLogger(__name__)
 _PATIENCE_PER_BYTE = 1e-9
 """Seconds that a part waits for a free slot: about as long as it would take in the body."""
 _PATIENCE = 1.0
+_SERVER_COMES_BACK = 30.0
+"""Seconds for which a part waits for a server that is gone."""
+_MOMENT = 1.0
+"""Seconds after which a server that does not answer is asked again."""
 
 
 class Exchange:
@@ -69,6 +73,8 @@ class Exchange:
         self._wait = wait
         self._limit = limit
         self._life = life
+        self._resumed = 0
+        """How many times the client has gone on with a server."""
         self._unsent: dict[tuple[int, int], Any] = {}
         """Blocks of messages that are not sent yet, by slot and use: a step waits for its end."""
         self._channel: Channel | None = None
@@ -196,11 +202,32 @@ class Exchange:
             return self.fetch(place)
 
     def _want(self, segment: int) -> int | None:
+        """Return the descriptor of a segment; waits for a server that is gone.
+
+        The next one may have a journal: a message in hand would count as handled, and its part
+        would be lost though its owner still has it.
+        """
+        deadline = time.monotonic() + _SERVER_COMES_BACK
+        while True:
+            resumed = self._resumed
+            try:
+                return self._connected().want(segment)
+            except BackendUnavailableError:
+                if not self._resumes(resumed, deadline):
+                    logger.exception("the segment of a part cannot be had from the server")
+                    return None
+
+    def _resumes(self, resumed: int, deadline: float) -> bool:
+        """Wait a moment for the client to go on with a server; False where that is no use."""
+        now = time.monotonic()
+        moment = min(deadline, now + _MOMENT)
         try:
-            return self._connected().want(segment)
-        except BackendUnavailableError:
-            logger.exception("the segment of a part cannot be had from the server")
-            return None
+            self._wait(lambda: self._resumed != resumed, moment)
+        except BackendClosedError:
+            return False
+        except BackendUnavailableError:  # the moment is over, or the server lost for good
+            return moment <= time.monotonic() < deadline
+        return now < deadline
 
     # The server
 
@@ -250,6 +277,7 @@ class Exchange:
         self.loans.start_over(same_server=same)
         if not same:
             self.pool.abandon()
+        uses: list[tuple[int, int]] = []
         if self._channel is not None:  # the server may have closed it, too
             self._channel.close()
             uses = self.pool.uses()
@@ -257,8 +285,8 @@ class Exchange:
                 self._connected()
             else:
                 self._has_channel()
-            return [pack(Op.RELEASED, id=slot, n=use) for slot, use in uses]
-        return []
+        self._resumed += 1
+        return [pack(Op.RELEASED, id=slot, n=use) for slot, use in uses]
 
     @property
     def has_errands(self) -> bool:
