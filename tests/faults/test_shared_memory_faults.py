@@ -357,8 +357,8 @@ def test_chaos(free_port: int, tmp_path: Path, journal: bool) -> None:
     bounds = {"pending": 1 << 20, "topic_count": 2000}
     settings = {"bounds": bounds, **({"data_dir": str(tmp_path)} if journal else {})}
     server = ServerProgram(free_port, settings)
-    senders = [Helper("send", free_port, size) for size in (LARGE, 3 * LARGE)]
     readers = [Helper("receive", free_port, keep, f"r{keep}") for keep in (0, 4)]
+    senders = [Helper("send", free_port, size) for size in (LARGE, 3 * LARGE)]
     with seeded(seed, kills):
         checked = 0
         deadline = time.monotonic() + SECONDS / 2  # there are two of this test

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rustic_ai.core.messaging.backend.embedded_backend.core import Core
 from rustic_ai.core.messaging.backend.embedded_backend.protocol import (
+    HANDLED,
     RESUME,
     Op,
     pack,
@@ -40,6 +41,23 @@ def test_subscribers_may_come_back_later_than_publishers() -> None:
     assert owner.hear() == []
     reader.send(ack(1, 1))
     assert owner.hear() == [(A, 1)]
+
+
+def test_what_was_stored_before_is_not_kept() -> None:
+    """Its slots may have been filled again by the time of the restart."""
+    core = Core()
+    owner = Owner(core, SEGMENT)
+    owner.send(large(owner.topic(), 1, (A, 1)))
+    topic = come_back(owner)
+    owner.send(large(topic, 2, (slot(1), 1)))
+    assert owner.hear() == [(A, 1)]
+    reader = Peer(core)
+    old, new = (
+        frame.flags & HANDLED
+        for frame in reader.send(subscribe(1, topic))
+        if frame.op == Op.DELIVER
+    )
+    assert (old, new) == (HANDLED, 0)
 
 
 def test_subscribers_are_not_waited_for_any_longer() -> None:

@@ -86,8 +86,9 @@ class Book:
         self._of_client: dict[int, set[int]] = {}
         self._topics: dict[Topic, None] = {}
         self._moved = moved
-        self._awaited: dict[Topic, float] = {}
-        """Topics whose subscribers may come back, and since when; 0: since now."""
+        self._awaited: dict[Topic, tuple[int, float]] = {}
+        """Topics whose subscribers may come back, from what position on nothing is let go for them,
+        and since when; 0: since now."""
         self._channels: set[int] = set()
         self._owners_may_come = False
         self._waiting_since = 0.0
@@ -147,12 +148,14 @@ class Book:
 
     def sweep(self) -> None:
         """Let go of what was acknowledged since the last call."""
-        topics = [topic for topic in self._moved if topic not in self._awaited]
+        topics = list(self._moved)
         self._moved.clear()
         for topic in topics:
             floor = topic.floor
             if topic.name.endswith(f":{DEAD_LETTER_TOPIC}"):  # these are kept, for a replay
                 floor = min(floor, topic.start)
+            if topic in self._awaited:
+                floor = min(floor, self._awaited[topic][0])
             topic.swept = max(topic.swept, floor)
             while topic.shared and topic.shared[0][0] < floor:
                 self.release(topic.shared.popleft()[1])
@@ -162,9 +165,10 @@ class Book:
     def awaits(self, topic: Topic) -> None:
         """Take note that a client of a server before this one comes back to a topic.
 
-        Others may, too, and want what is stored meanwhile, though nobody seems to need it.
+        Others may, too, and want what is stored from now on, though nobody seems to need it. What a
+        journal remembers may have been let go, and its slots been filled again.
         """
-        self._awaited.setdefault(topic, 0.0)
+        self._awaited.setdefault(topic, (topic.end, 0.0))
 
     # Clients
 
@@ -322,9 +326,9 @@ class Book:
 
     def tick(self, now: float) -> None:
         """Sweep all topics with parts, and ask owners to give up what was idle for long."""
-        for topic, since in list(self._awaited.items()):
+        for topic, (position, since) in list(self._awaited.items()):
             if not since:
-                self._awaited[topic] = now
+                self._awaited[topic] = position, now
             elif now - since >= SUBSCRIBERS_COME_BACK:
                 del self._awaited[topic]
         self._moved.update(self._topics)
