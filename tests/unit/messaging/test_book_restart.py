@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from rustic_ai.core.messaging.backend.embedded_backend.core import Core
 from rustic_ai.core.messaging.backend.embedded_backend.protocol import (
     HANDLED,
@@ -14,7 +16,8 @@ from rustic_ai.core.messaging.backend.embedded_backend.shared.book import (
     OWNERS_COME_BACK,
     SUBSCRIBERS_COME_BACK,
 )
-from tests.unit.messaging.shelves import SEGMENT, Owner, facts, large, make, slot
+from tests.unit.messaging.journals import opened
+from tests.unit.messaging.shelves import SEGMENT, Owner, facts, large, make, may_hold, slot
 from tests.unit.messaging.wire import Peer, ack, ids, subscribe
 
 A = slot(0)
@@ -107,3 +110,24 @@ def test_owners_that_do_not_come_back_are_not_waited_for_any_longer() -> None:
     core.book.tick(5.0)
     core.book.tick(5.0 + OWNERS_COME_BACK)
     assert not core.book.may_come(SEGMENT)
+
+
+def test_what_was_let_go_of_before_a_restart_stays_so(tmp_path: Path) -> None:
+    """A late subscriber is told, and not shown what a slot holds by now."""
+    with opened(tmp_path) as (journal, _):
+        core, owner, reader, topic = make(Core(journal=journal))
+        owner.send(large(topic, 1, (A, 1)))
+        reader.take()
+        reader.send(ack(1, 1))
+        owner.send(large(topic, 2, (slot(1), 1)))
+        assert owner.hear() == [(A, 1)]
+        journal.commit()
+    with opened(tmp_path) as (journal, recovered):
+        core = Core(journal=journal)
+        core.restore(recovered)
+        Owner(core, SEGMENT, client=owner.client)
+        late = Peer(core)
+        frames = [f for f in late.send(subscribe(1, topic, "late")) if f.op == Op.DELIVER]
+        assert [bool(frame.flags & HANDLED) for frame in frames] == [True, False]
+        assert not may_hold(late, A, 1)
+        assert may_hold(late, slot(1), 1)

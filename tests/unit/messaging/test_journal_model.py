@@ -27,6 +27,7 @@ class Model:
     crashes: dict[tuple[int, str], int] = field(default_factory=dict)
     producers: dict[int, int] = field(default_factory=dict)
     starts: dict[int, int] = field(default_factory=dict)
+    swept: dict[int, int] = field(default_factory=dict)
 
     def copy(self) -> Model:
         """Return one that changes on its own."""
@@ -38,6 +39,7 @@ class Model:
             dict(self.crashes),
             dict(self.producers),
             dict(self.starts),
+            dict(self.swept),
         )
 
 
@@ -84,6 +86,11 @@ class JournalAndModel(RuleBasedStateMachine):
         place = data.draw(st.sampled_from(sorted(self.now.cursors)))
         self.journal.crashed(*place, count)
         self.now.crashes[place] = count
+
+    @rule(topic=numbers, position=st.integers(0, (1 << 64) - 1))
+    def swept(self, topic: int, position: int) -> None:
+        self.journal.swept(topic, position)
+        self.now.swept[topic] = position
 
     @rule(topic=numbers, name=names)
     def forget(self, topic: int, name: str) -> None:
@@ -142,6 +149,7 @@ class JournalAndModel(RuleBasedStateMachine):
         assert back.crashes == self.kept.crashes
         assert back.producers == self.kept.producers
         assert back.starts == self.kept.starts
+        assert back.swept == self.kept.swept
         for topic in self.kept.topics:
             start = self.kept.starts.get(topic, 0)
             wanted = [r for r in self.kept.runs if r[0] == topic and r[1] + r[2] > start]

@@ -74,7 +74,9 @@ class Core:
         self._dirty: dict[Session, None] = {}
         self._clients = Clients(self.limits.producers, self._forget_units)
         self._delivery = Delivery(self._dirty, self._remember)
-        self.book = Book(self._clients.session_of, self._delivery.send, self._delivery.moved)
+        self.book = Book(
+            self._clients.session_of, self._delivery.send, self._delivery.moved, self._swept
+        )
         self._places = Places(
             self.store,
             self._delivery,
@@ -120,6 +122,7 @@ class Core:
             topic = self.store.open_topic(namespace, name)
             assert topic.number == number
             topic.begin_at(recovered.starts.get(number, 0))
+            topic.swept = recovered.swept.get(number, 0)
         for number, base, _, run in recovered.runs:
             topic = self.store.topics[number]
             if self.store.restore(topic, base, run) & SHARED:
@@ -242,6 +245,10 @@ class Core:
         if self._journal is not None:
             self._journal.producer(producer.client, producer.units)
 
+    def _swept(self, topic: Topic) -> None:
+        if self._journal is not None:
+            self._journal.swept(topic.number, topic.swept)
+
     def _forget_units(self, client: int) -> None:
         if self._journal is not None:
             self._journal.producer(client, 0)
@@ -324,10 +331,14 @@ class Core:
         """Whether a session has output that `take_dirty` has not told of, or may get some."""
         return bool(self._dirty or self._delivery.moved)
 
-    def take_dirty(self) -> list[Session]:
-        """Return the sessions that got output since the last call."""
+    def settle(self) -> None:
+        """Let go of slots that nobody needs; before a commit, since their owners are told."""
         if self._delivery.moved:
             self.book.sweep()
+
+    def take_dirty(self) -> list[Session]:
+        """Return the sessions that got output since the last call."""
+        self.settle()
         dirty = list(self._dirty)
         if self._intake.untold:
             for session in dirty:

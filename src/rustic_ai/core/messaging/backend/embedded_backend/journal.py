@@ -141,6 +141,7 @@ class Journal:
             crashes=dict(state.crashes),
             producers=dict(state.producers),
             starts=dict(state.starts),
+            swept=dict(state.swept),
             epoch=self._writer.segment.epoch,
             cut=log.cut,
         )
@@ -175,6 +176,10 @@ class Journal:
     def crashed(self, topic: int, subscriber: str, count: int) -> None:
         """Say how often a subscriber was lost with the message that it has not read in hand."""
         self._changes.crashes[topic, subscriber] = count
+
+    def swept(self, topic: int, position: int) -> None:
+        """Say before which position slots that messages needed may be in use again."""
+        self._changes.swept[topic] = position
 
     def forget(self, topic: int, subscriber: str) -> None:
         """Forget a subscriber of a topic."""

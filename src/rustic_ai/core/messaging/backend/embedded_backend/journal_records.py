@@ -47,6 +47,7 @@ START = 6
 SNAPSHOT = 7
 COMMIT = 8
 CRASHES = 9
+SWEPT = 10
 COMMIT_MARK = struct.pack("<IB3s", 0, COMMIT, b"END")
 
 Run = tuple[int, int, int, bytes]
@@ -63,6 +64,8 @@ class State:
     """How often the message at a cursor was in hand when its subscriber's process was lost."""
     producers: dict[int, int] = field(default_factory=dict)
     starts: dict[int, int] = field(default_factory=dict)
+    swept: dict[int, int] = field(default_factory=dict)
+    """Position before which slots that messages of a topic needed may be in use again."""
 
     def apply(self, kind: int, value: int, topic: int, body: bytes) -> None:
         """Take one record."""
@@ -79,12 +82,15 @@ class State:
             self.crashes[topic, body.decode()] = value
         elif kind == START:
             self.starts[topic] = value
+        elif kind == SWEPT:
+            self.swept[topic] = value
         elif kind == SNAPSHOT:
             self.topics.clear()
             self.starts.clear()
             self.producers.clear()
             self.cursors.clear()
             self.crashes.clear()
+            self.swept.clear()
         elif accepted := _U64.unpack(body)[0]:
             self.producers[value] = accepted
         else:
@@ -100,6 +106,7 @@ class Changes:
     crashes: dict[tuple[int, str], int] = field(default_factory=dict)
     producers: dict[int, int] = field(default_factory=dict)
     starts: dict[int, int] = field(default_factory=dict)
+    swept: dict[int, int] = field(default_factory=dict)
 
     @classmethod
     def all_of(cls, state: State) -> Changes:
@@ -110,10 +117,18 @@ class Changes:
             dict(state.crashes),
             dict(state.producers),
             dict(state.starts),
+            dict(state.swept),
         )
 
     def __bool__(self) -> bool:
-        return bool(self.cursors or self.producers or self.starts or self.topics or self.crashes)
+        return bool(
+            self.cursors
+            or self.producers
+            or self.starts
+            or self.topics
+            or self.crashes
+            or self.swept
+        )
 
     def cursor(self, topic: int, subscriber: str, position: int | None) -> None:
         """Note how far a subscriber has read; None: forget it. What it read crashed nobody."""
@@ -135,11 +150,14 @@ class Changes:
             yield _record(PRODUCER, client, 0, _U64.pack(accepted))
         for topic, start in self.starts.items():
             yield _record(START, start, topic, b"")
+        for topic, position in self.swept.items():
+            yield _record(SWEPT, position, topic, b"")
 
     def apply_to(self, state: State) -> None:
         """Make them in `state`."""
         state.topics |= self.topics
         state.starts |= self.starts
+        state.swept |= self.swept
         for place, position in self.cursors.items():
             state.crashes.pop(place, None)
             if position is None:

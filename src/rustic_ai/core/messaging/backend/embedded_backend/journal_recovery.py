@@ -22,6 +22,7 @@ from rustic_ai.core.messaging.backend.embedded_backend.journal_records import (
     SEGMENT_HEADER,
     SEGMENT_HEADER_SIZE,
     SNAPSHOT,
+    SWEPT,
     VERSION,
     Run,
     State,
@@ -99,6 +100,7 @@ class Recovered:
     crashes: dict[tuple[int, str], int] = field(default_factory=dict)
     producers: dict[int, int] = field(default_factory=dict)
     starts: dict[int, int] = field(default_factory=dict)
+    swept: dict[int, int] = field(default_factory=dict)
     epoch: int = 0
     """Made once for a journal's directory: another one is another journal."""
     cut: int = 0
@@ -211,7 +213,7 @@ def _read_batches(segment: Segment, data: bytes, state: State) -> tuple[list[Run
             others.clear()
             whole = len(runs)
             position = good = body
-        elif 0 < kind <= SNAPSHOT or kind == CRASHES:
+        elif 0 < kind <= SNAPSHOT or kind in {CRASHES, SWEPT}:
             position = body + length
             others.append((kind, value, topic, data[body:position]))
         else:

@@ -308,6 +308,7 @@ class Loop:
     def _flush(self) -> None:
         while self._core.has_output:
             if self._journal is not None:
+                self._core.settle()
                 self._journal.commit()  # before anybody is told
             for session in self._core.take_dirty():
                 connection = self._connections.get(session)

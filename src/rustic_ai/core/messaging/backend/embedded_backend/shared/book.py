@@ -71,6 +71,7 @@ class Book:
         session_of: returns the session of a client, by its number.
         send: puts a frame into a session's output.
         moved: topics of which something was acknowledged, taken off by `sweep`.
+        swept: is told of topics whose slots are let go of, before their owners are.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class Book:
         session_of: Callable[[int], Session | None],
         send: Callable[[Session, bytes], None],
         moved: dict[Topic, None],
+        swept: Callable[[Topic], None],
     ) -> None:
         self._session_of = session_of
         self._send = send
@@ -86,6 +88,7 @@ class Book:
         self._of_client: dict[int, set[int]] = {}
         self._topics: dict[Topic, None] = {}
         self._moved = moved
+        self._swept = swept
         self._awaited: dict[Topic, tuple[int, float]] = {}
         """Topics whose subscribers may come back, from what position on nothing is let go for them,
         and since when; 0: since now."""
@@ -115,11 +118,15 @@ class Book:
     def stored(self, topic: Topic, run: bytes, base: int) -> None:
         """Take note of a run that was stored, at a position."""
         for index, places in mentioned_in(run):
-            topic.shared.append((base + index, [self._use(place) for place in places]))
+            if base + index >= topic.swept:
+                topic.shared.append((base + index, [self._use(place) for place in places]))
         self._topics[topic] = self._moved[topic] = None
 
     def restored(self, topic: Topic, run: bytes, base: int) -> None:
-        """Take note of a run that a journal remembers, whose owner may come back."""
+        """Take note of a run that a journal remembers, whose owner may come back.
+
+        What had been let go of stays so: its slots may have been filled again.
+        """
         self.stored(topic, run, base)
         self._owners_may_come = True
 
@@ -156,7 +163,9 @@ class Book:
                 floor = min(floor, topic.start)
             if topic in self._awaited:
                 floor = min(floor, self._awaited[topic][0])
-            topic.swept = max(topic.swept, floor)
+            if floor > topic.swept:
+                topic.swept = floor
+                self._swept(topic)
             while topic.shared and topic.shared[0][0] < floor:
                 self.release(topic.shared.popleft()[1])
             if not topic.shared:
