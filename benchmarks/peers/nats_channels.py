@@ -18,6 +18,7 @@ from typing import Any
 
 from benchmarks.peers.channels import FLOW, PINGS, PONGS
 from benchmarks.peers.children import Child, all_of, rendezvous
+from benchmarks.peers.looks import Look, number_of, numbered
 from benchmarks.peers.peer import PATIENCE, NotThereError, Peer, message, now
 
 _MAX_PAYLOAD = 8 << 20
@@ -73,11 +74,13 @@ class Nats(Peer):
             ended: float = max(taker.hear() for taker in takers)
         return ended - begun
 
-    def arrays(self, size: int, n: int) -> list[float]:
+    def arrays(self, size: int, n: int, look: Look, *, in_place: bool) -> list[float]:
         """Send arrays as bytes."""
+        if in_place:
+            raise NotThereError("what is sent is copied")
         if size > _MAX_PAYLOAD:
             raise NotThereError("a message has 64 MB at most, and 8 MB are recommended")
-        ponger = Child(_role, _look, self._port)
+        ponger = Child(_role, _look, self._port, look)
         pinger = Child(_role, _offer, self._port, n, size)
         with all_of(ponger, pinger):
             found: list[float] = pinger.hear()
@@ -152,9 +155,7 @@ async def _pong(line: Connection, client: Any) -> None:
 
 
 async def _offer(line: Connection, client: Any, n: int, size: int) -> None:
-    import numpy as np
-
-    array = np.ones(size // 8)
+    array = numbered(size)
 
     def data_of(number: int) -> bytes:
         array[-1] = number
@@ -163,12 +164,12 @@ async def _offer(line: Connection, client: Any, n: int, size: int) -> None:
     await _exchange(line, client, n, data_of)
 
 
-async def _look(line: Connection, client: Any) -> None:
+async def _look(line: Connection, client: Any, look: Look) -> None:
     import numpy as np
 
     async def take(found: Any) -> None:
-        last = int(np.frombuffer(found.data)[-1])
-        await client.publish(PONGS, json.dumps(message(last, 8)).encode())
+        number = int(number_of(np.frombuffer(found.data), look))
+        await client.publish(PONGS, json.dumps(message(number, 8)).encode())
 
     await client.subscribe(PINGS, cb=take, **_SUBSCRIPTION)
     await client.flush()
