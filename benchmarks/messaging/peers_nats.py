@@ -10,13 +10,13 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from benchmarks.messaging.processes import Participant, now, ready, say, settings
 from benchmarks.messaging.report import MissingPeerError
+from benchmarks.ports import await_listener
 
 _PENDING = 512
 _BATCH = 100
@@ -60,7 +60,7 @@ def server() -> Iterator[int]:
             stderr=subprocess.DEVNULL,
         )
         try:
-            _await_server(port)
+            await_listener(port)
             yield port
         finally:
             process.terminate()
@@ -69,19 +69,6 @@ def server() -> Iterator[int]:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-
-
-def _await_server(port: int) -> None:
-    deadline = time.monotonic() + 10
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-        except OSError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.02)
-        else:
-            return
 
 
 async def _publish(nats: Any, told: dict[str, Any]) -> dict[str, float]:

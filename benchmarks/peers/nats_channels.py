@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Coroutine
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -20,6 +19,7 @@ from benchmarks.peers.channels import FLOW, PINGS, PONGS
 from benchmarks.peers.children import Child, all_of, rendezvous
 from benchmarks.peers.looks import Look, number_of, numbered
 from benchmarks.peers.peer import PATIENCE, NotThereError, Peer, message, now
+from benchmarks.ports import await_listener
 
 _MAX_PAYLOAD = 8 << 20
 _SUBSCRIPTION = {"pending_msgs_limit": -1, "pending_bytes_limit": -1}
@@ -49,7 +49,7 @@ class Nats(Peer):
         )
         self._stack.callback(process.wait)
         self._stack.callback(process.kill)
-        _await(self._port)
+        await_listener(self._port)
 
     def stop(self) -> None:
         """End the server."""
@@ -85,19 +85,6 @@ class Nats(Peer):
         with all_of(ponger, pinger):
             found: list[float] = pinger.hear()
             return found
-
-
-def _await(port: int) -> None:
-    deadline = time.monotonic() + 10
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-        except OSError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.005)
-        else:
-            return
 
 
 _Part = Callable[..., Coroutine[Any, Any, None]]

@@ -8,7 +8,7 @@ from pathlib import Path
 from sysconfig import get_path
 from typing import Any
 
-from benchmarks.peers.jobs import JOBS, WORKERS, parts_of, warm
+from benchmarks.peers.jobs import JOBS, parts_of, warm
 from benchmarks.peers.peer import Peer
 from benchmarks.workloads.findings import Findings
 from benchmarks.workloads.workload import Make, Measure, Workload
@@ -70,10 +70,7 @@ WORKLOAD = Workload(
     "has done the one before, results sent back included. The ideal is 2, on an idle machine "
     "with two cores; each result is compared with that of the one process. Small differences are "
     "noise: the frequency of the cores varies as much.",
-    measures=tuple(
-        Measure(name, "times", more_is_better=True, ideal=float(WORKERS))
-        for name in _NAMES.values()
-    ),
+    measures=tuple(Measure(name, "times", more_is_better=True) for name in _NAMES.values()),
     measure=_measure,
     quick={"monte carlo": 200_000, "census": "asyncio"},
     full={"monte carlo": 10_000_000, "census": ""},

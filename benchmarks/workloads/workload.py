@@ -21,13 +21,11 @@ class Measure:
         name: of the row.
         unit: of its values.
         more_is_better: else less is.
-        ideal: the value that nobody can beat, where there is one.
     """
 
     name: str
     unit: str
     more_is_better: bool = False
-    ideal: float | None = None
 
 
 @dataclass(frozen=True)

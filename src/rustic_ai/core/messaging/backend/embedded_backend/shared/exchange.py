@@ -305,7 +305,7 @@ class Exchange:
         return news
 
     def hear(self, frame: Frame) -> None:
-        """Take the server's word; of a kind in `HEARD`."""
+        """Take the server's word: RELEASED, FORGET or RETIRE."""
         match frame.op:
             case Op.RELEASED:
                 self.pool.released(frame.id, frame.n)
@@ -321,10 +321,6 @@ class Exchange:
         self.pool.close()
         if self._channel is not None:
             self.loans.close(self._channel.close)
-
-
-HEARD = (Op.RELEASED, Op.FORGET, Op.RETIRE)
-"""What `Exchange.hear` hears."""
 
 
 def _address(view: memoryview) -> int | None:
