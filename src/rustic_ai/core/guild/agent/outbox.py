@@ -20,6 +20,7 @@ from rustic_ai.core.messaging.core.message import (
 from rustic_ai.core.messaging.core.message_id import id_priority, next_id
 from rustic_ai.core.messaging.core.payload import Encoding, encode_model, encode_payload
 from rustic_ai.core.messaging.core.priority import Priority
+from rustic_ai.core.messaging.core.templates import Templates
 
 if TYPE_CHECKING:
     from rustic_ai.core.messaging.core.payloads.arrays import Array
@@ -36,6 +37,7 @@ class Outbox:
 
     def __init__(self, client: Client) -> None:
         self._client = client
+        self._templates = Templates()
         self._allocated: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
 
     @property
@@ -80,9 +82,18 @@ class Outbox:
             store: keep what is large in the payload with the message, for later readers.
             pickle: pickle the payload.
         """
-        message = self.compose(
-            payload, topics, format, cause, priority, recipients, ttl, is_error, store, pickle
-        )
+        message: Message | None = None
+        is_plain = format is priority is ttl is None and not (recipients or is_error or pickle)
+        if is_plain:
+            if type(topics) is not str:
+                topics = tuple(topics)
+            message = self._templates.fill(payload, topics, cause)
+        if message is None:
+            message = self.compose(
+                payload, topics, format, cause, priority, recipients, ttl, is_error, store, pickle
+            )
+            if is_plain:
+                self._templates.learn(payload, topics, message)
         self._client.publish(message, now=now)
         return message
 

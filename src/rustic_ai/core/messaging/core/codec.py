@@ -18,19 +18,64 @@ from rustic_ai.core.messaging.core.attachment import (
 from rustic_ai.core.messaging.core.dead_letter import DeadLetterNote
 from rustic_ai.core.messaging.core.message import Envelope, Message
 
-encode_envelope = msgspec.msgpack.Encoder().encode
-"""Returns an envelope as MessagePack; the payload inside is not touched."""
+encode_field = msgspec.msgpack.Encoder().encode
+"""Returns a field of an envelope as MessagePack."""
+_encode_envelope = msgspec.msgpack.Encoder().encode
 decode_envelope = msgspec.msgpack.Decoder(Envelope).decode
 """Reads an envelope; raises `msgspec.DecodeError` where it is none."""
 
+_new = object.__new__
 
 Fetch = Callable[[Place], Part]
 """Returns a part that lies in shared memory."""
 
 
+class EncodedMessage(Message):
+    """A plain message whose envelope is bytes, and an object only when somebody asks for it.
+
+    It has no parts and is no dead letter, and lives as long as its topic keeps it.
+    """
+
+    __slots__ = ("_envelope", "encoded", "id", "topics")
+
+    encoded: bytes
+    """Its body."""
+    id: int
+    topics: tuple[str, ...]
+
+    @classmethod
+    def of(cls, encoded: bytes, message_id: int, topics: tuple[str, ...]) -> EncodedMessage:
+        """Wrap an envelope, of which the caller knows what stands in it."""
+        message = _new(cls)
+        message.encoded = encoded
+        message._envelope = None
+        message.id = message_id
+        message.topics = topics
+        message._payload = None  # noqa: SLF001 - its own
+        message.parts = ()
+        message.topic_published_to = None
+        message.attempt = 1
+        message.dead_letter = None
+        return message
+
+    @property  # type: ignore[override] - a `__getattr__` would slow all other attributes down
+    def envelope(self) -> Envelope:
+        """The envelope, made on first use."""
+        if self._envelope is None:
+            self._envelope = decode_envelope(self.encoded)
+        return self._envelope
+
+
+def encode_envelope(message: Message) -> bytes:
+    """Return the envelope of a message as MessagePack; the payload inside is not touched."""
+    if type(message) is EncodedMessage:
+        return message.encoded
+    return _encode_envelope(message.envelope)
+
+
 def encode_message(message: Message) -> bytes:
     """Return a message as a body: its envelope as MessagePack, and its parts, where it has some."""
-    envelope = encode_envelope(message.envelope)
+    envelope = encode_envelope(message)
     return pack_inline(envelope, message.parts) if message.parts else envelope
 
 

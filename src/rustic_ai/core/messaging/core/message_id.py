@@ -15,6 +15,7 @@ the milliseconds ahead instead of waiting.
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
 import time
@@ -30,6 +31,9 @@ _PRIORITY_AT = _TIME_BITS + _LOW_BITS
 _LONG_FLAG = 1 << (_LOW_BITS - 1)
 _SHORT_SEQUENCE_BITS = 9
 _LONG_SEQUENCE_BITS = 3
+_MS = 1_000_000
+"""Nanoseconds in a millisecond."""
+_now = time.time_ns
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -98,7 +102,11 @@ def id_time_ms(value: int) -> int:
 
 
 class _Ticker:
-    """Hands out the lower 61 bits of the ids of one process, never one twice, never backwards."""
+    """Hands out the lower 61 bits of the ids of one process, never one twice, never backwards.
+
+    A millisecond's ids come from one counter, which needs no lock. A thread that still draws from
+    the counter of the millisecond before gets an id that nobody else has, too.
+    """
 
     def __init__(self) -> None:
         self.reset()
@@ -107,41 +115,53 @@ class _Ticker:
         """Begin anew, under a machine number that is leased with the next id."""
         self._lock = threading.Lock()
         self._number: MachineNumber | None = None
-        self._last = self._reserved = 0
-        self._sequence_mask = self._machine_part = 0
+        self._ms = self._reserved = 0
+        self._sequences = self._machine_part = 0
+        self._tick = itertools.count(), 0, 0
+        """The counter of the millisecond, its first id too many, and the nanosecond of its end."""
 
     def next(self, priority: int) -> int:
         """Return the next id of this process as a plain number: what `GemstoneGenerator` wraps."""
-        with self._lock:
-            following = self._last + 1
-            first = (time.time_ns() // 1_000_000 - EPOCH_MS) << _LOW_BITS | self._machine_part
-            if following < first:  # a new millisecond
-                following = first
-            elif not following & self._sequence_mask:  # none left: borrow from the next one
-                following = (self._last >> _LOW_BITS) + 1 << _LOW_BITS | self._machine_part
-            if following >= self._reserved:
-                following = self._reserve(following)
-            self._last = following
-        return priority << _PRIORITY_AT | following
+        counter, limit, until = self._tick
+        low = next(counter)
+        if low >= limit or _now() >= until:
+            low = self._next_tick()
+        return priority << _PRIORITY_AT | low
 
-    def _reserve(self, following: int) -> int:
-        """Make sure that an id may be used, also after a restart; returns the one to use."""
-        ms = following >> _LOW_BITS
+    def _next_tick(self) -> int:
+        """Go on to the next millisecond; returns an id of it."""
+        with self._lock:
+            counter, limit, until = self._tick
+            now = _now()
+            low = next(counter)
+            if low < limit and now < until:  # another thread was here first
+                return low
+            # One whose ids are used up borrows from the next.
+            ms = max(self._ms + 1, now // _MS - EPOCH_MS)
+            if ms >= self._reserved:
+                ms = self._reserve(ms)
+            self._ms = ms
+            first = ms << _LOW_BITS | self._machine_part
+            counter = itertools.count(first)
+            low = next(counter)
+            self._tick = counter, first + self._sequences, (ms + 1 + EPOCH_MS) * _MS
+        return low
+
+    def _reserve(self, ms: int) -> int:
+        """Make sure that ids of a millisecond may be used, also after a restart; returns which."""
         if self._number is None:
             lease = self._number = MachineNumber.lease(ms)
             if lease.number < SHORT_NUMBERS:
-                self._sequence_mask = (1 << _SHORT_SEQUENCE_BITS) - 1
+                self._sequences = 1 << _SHORT_SEQUENCE_BITS
                 self._machine_part = lease.number << _SHORT_SEQUENCE_BITS
             else:
-                self._sequence_mask = (1 << _LONG_SEQUENCE_BITS) - 1
+                self._sequences = 1 << _LONG_SEQUENCE_BITS
                 number = lease.number - SHORT_NUMBERS
                 self._machine_part = _LONG_FLAG | number << _LONG_SEQUENCE_BITS
-            following = ms << _LOW_BITS | self._machine_part
-            until = lease.reserved_until
+            self._reserved = lease.reserved_until
         else:
-            until = self._number.reserve(ms)
-        self._reserved = until << _LOW_BITS
-        return following
+            self._reserved = self._number.reserve(ms)
+        return ms
 
 
 _ticker = _Ticker()

@@ -50,7 +50,7 @@ class MessagingInterface:
     def send(self, message: Message, *, now: bool = False) -> None:
         """Hand the message over for each of its topics; see `MessagingBackend.send_message`."""
         full_names = self._full_names
-        for topic in message.envelope.topics:
+        for topic in message.topics:
             name = full_names.get(topic)
             if name is None:  # one that is made anew would be hashed anew, each time
                 name = full_names[topic] = self._prefix + topic

@@ -44,7 +44,7 @@ from rustic_ai.core.messaging.backend.embedded_backend.protocol import (
     pack_publish,
 )
 from rustic_ai.core.messaging.backend.serving_thread import ServingThread
-from rustic_ai.core.messaging.core.codec import encode_envelope
+from rustic_ai.core.messaging.core.codec import EncodedMessage
 from rustic_ai.core.messaging.core.message import Message
 from rustic_ai.core.messaging.core.messaging_backend import MessageHandler, MessagingBackend
 from rustic_ai.core.messaging.core.stop_signal import StopSignal
@@ -170,15 +170,15 @@ class EmbeddedMessagingBackend(MessagingBackend):
         self, namespace: str, topic: str, message: Message, *, now: bool = False
     ) -> None:
         """Send the message, until the server has it."""
-        client, envelope = self._client, message.envelope
+        client = self._client
         assert client is not None
         number = self._topics.get((namespace, topic))
         if number is None:
             number = self._topic(topic, namespace)
-        if message.parts or message.dead_letter is not None or envelope.ttl is not None:
+        if type(message) is EncodedMessage:  # nearly always; what `frame_of` would do, too
+            frame = pack_publish(number, message.id, message.encoded)
+        else:
             frame = frame_of(message, number, 0, client)
-        else:  # nearly always; what `frame_of` would do, too
-            frame = pack_publish(number, envelope.id, encode_envelope(envelope))
         client.publish(frame, now)
 
     def _frame(self, namespace: str, topic: str, message: Message, flags: int = 0) -> bytes:

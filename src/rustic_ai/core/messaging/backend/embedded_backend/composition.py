@@ -39,7 +39,7 @@ def frame_of(message: Message, topic: int, flags: int, client: ServerClient) -> 
         client: whose shared memory it is.
     """
     envelope = message.envelope
-    body = encode_envelope(envelope)
+    body = encode_envelope(message)
     ttl_ms = in_ms(envelope.ttl) if envelope.ttl is not None else 0
     if message.parts:
         return _frame_with_parts(message, body, topic, ttl_ms, flags, client)

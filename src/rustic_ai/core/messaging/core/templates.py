@@ -1,0 +1,124 @@
+"""Messages of one sender, joined from what their envelopes have in common.
+
+Of two messages that a participant sends, mostly only the id and the payload differ. What stands
+between these two in an envelope (sender, topics, format, encoding), and what stands after them
+(what is answered), is encoded once, and then copied.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from pydantic_core import PydanticSerializationError, SchemaSerializer
+
+from rustic_ai.core.messaging.core.codec import EncodedMessage, encode_field
+from rustic_ai.core.messaging.core.message import Envelope, Message
+from rustic_ai.core.messaging.core.message_id import id_priority, next_id
+from rustic_ai.core.messaging.core.payload import Encoding
+from rustic_ai.core.messaging.core.priority import Priority
+
+_HEAD = bytes([0x90 | len(Envelope.__struct_fields__), 0xCF])
+"""MessagePack of an array of so many fields, of which the first is a number of 64 bits."""
+_SHORT = tuple(bytes([0xC4, size]) for size in range(256))
+"""MessagePack of the sizes of short byte strings."""
+_MIDDLE = struct.Struct(">BH").pack
+_LONG = struct.Struct(">BI").pack
+_MOST = 1024
+"""Templates that are kept: names of topics may be without end."""
+
+
+class _Template(NamedTuple):
+    """What messages with one model to the same topics have in common."""
+
+    to_json: Callable[[Any], bytes]
+    beginning: bytes
+    """What stands between id and payload."""
+    topics: tuple[str, ...]
+
+
+class _Ending(NamedTuple):
+    """What answers to one message have after their payload."""
+
+    cause_id: int | None
+    """The message; None: they answer none."""
+    priority: int
+    pieces: tuple[bytes, ...]
+    """The id of the message itself stands between two: it begins a thread."""
+
+
+class Templates:
+    """Knows how the plain messages of one sender look: those of models, without parts, recipients
+    and time to live.
+    """
+
+    def __init__(self) -> None:
+        self._templates: dict[tuple[type, str | tuple[str, ...]], _Template] = {}
+        self._ending = _ending_of(None)
+
+    def fill(
+        self, payload: Any, topics: str | tuple[str, ...], cause: Message | None
+    ) -> EncodedMessage | None:
+        """Make the message that carries a payload to `topics`, in answer to `cause`.
+
+        Returns:
+            None where no message like it was learnt, or the payload does not fit into one.
+        """
+        template = self._templates.get((type(payload), topics))
+        if template is None:
+            return None
+        try:
+            body = template.to_json(payload)
+        except PydanticSerializationError:
+            return None
+        ending = self._ending  # others may set it: several threads may send
+        if ending[0] != (None if cause is None else cause.envelope.id):
+            ending = self._ending = _ending_of(None if cause is None else cause.envelope)
+        message_id, size = next_id(ending[1]), len(body)
+        raw = message_id.to_bytes(8, "big")
+        encoded = b"".join(
+            (
+                _HEAD,
+                raw,
+                template[1],
+                _SHORT[size] if size < 256 else _size_of(size),  # noqa: PLR2004
+                body,
+                raw.join(ending[2]),
+            )
+        )
+        return EncodedMessage.of(encoded, message_id, template[2])
+
+    def learn(self, payload: Any, topics: str | tuple[str, ...], message: Message) -> None:
+        """Take a message as the pattern for such payloads to `topics`, where it is plain."""
+        envelope = message.envelope
+        if envelope.encoding is not Encoding.JSON or message.parts:
+            return
+        writer = type(payload).__pydantic_serializer__
+        if not isinstance(writer, SchemaSerializer):
+            return  # the model is not complete yet
+        if len(self._templates) >= _MOST:
+            self._templates.clear()
+        fields = (envelope.sender, envelope.topics, envelope.format, envelope.encoding)
+        beginning = b"".join(map(encode_field, fields))
+        self._templates[type(payload), topics] = _Template(
+            writer.to_json, beginning, envelope.topics
+        )
+
+
+def _ending_of(cause: Envelope | None) -> _Ending:
+    question = thread = trace = None
+    priority = int(Priority.NORMAL)
+    if cause is not None:
+        question, thread, trace = cause.id, cause.thread, cause.traceparent
+        priority = id_priority(question)
+    rest = b"".join(map(encode_field, ((), None, False, trace)))
+    pieces: tuple[bytes, ...] = encode_field(question) + b"\x91\xcf", rest
+    if thread:
+        pieces = (encode_field(question) + encode_field(thread) + rest,)
+    return _Ending(question, priority, pieces)
+
+
+def _size_of(size: int) -> bytes:
+    """Return MessagePack of the size of a byte string of at least 256 bytes."""
+    return _MIDDLE(0xC5, size) if size < 1 << 16 else _LONG(0xC6, size)
