@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from rustic_ai.core.messaging.backend.embedded_backend import EmbeddedMessagingBackend
+from rustic_ai.core.messaging.backend.embedded_backend.shared import ring
 from rustic_ai.core.testing.contracts.messaging_backend import SPACE, TOPIC, Box, message
 from rustic_ai.core.testing.waiting import wait_until
 
@@ -82,3 +83,40 @@ def test_a_stream_may_end_with_its_connection(owner: EmbeddedMessagingBackend, j
     wait_until(lambda: facts(owner)["connections"] == 1)
     assert facts(owner)["streams"] == 0
     assert owner.get_statistics()["topics"][TOPIC]["messages_in"] % 1_000 == 0
+
+
+@pytest.mark.skipif(not ring.SUPPORTED, reason="needs memory files, and x86")
+def test_a_stream_goes_through_a_ring(owner: EmbeddedMessagingBackend, join: Join) -> None:
+    """What goes through it and what goes beside it stays in order, also from two threads."""
+    publisher = join(owner)
+    numbers = itertools.count()
+
+    def burst() -> None:
+        for number in itertools.islice(numbers, 1_000):
+            publisher.send_message(SPACE, TOPIC, message(str(number)))
+
+    while not facts(owner)["rings"]:
+        burst()
+    other = threading.Thread(
+        target=lambda: [
+            publisher.send_message(SPACE, "another", message(f"{n} " + "x" * 1_000))
+            for n in range(20_000)
+        ]
+    )
+    other.start()
+    for _ in range(20):
+        burst()
+        # Asked on the socket, and so after what stands in the ring.
+        last = publisher.get_messages_for_topic(TOPIC)[-1]
+        burst_end = int(last.payload["text"]) + 1
+        assert burst_end == next(numbers)
+        publisher.send_message(SPACE, TOPIC, message(str(burst_end)))
+    other.join()
+    wait_until(lambda: facts(owner)["streams"] == 0)
+    publisher.store_message(SPACE, TOPIC, message("afterwards"))
+    found = [m.payload["text"] for m in owner.get_messages_for_topic(TOPIC)]
+    assert found == [*map(str, range(next(numbers))), "afterwards"]
+    found = [m.payload["text"].split()[0] for m in owner.get_messages_for_topic("another")]
+    assert found == [*map(str, range(20_000))]
+    publisher.cleanup()
+    wait_until(lambda: facts(owner)["rings"] == 0)

@@ -134,6 +134,7 @@ def test_statistics_say_who_is_behind() -> None:
         "connections": 1,
         "refused_connections": 0,
         "streams": 0,
+        "rings": 0,
         "shared_memory": {"segments": 0, "slots_in_use": 0, "held_slots": 0},
         "waiting_publishers": 0,
         "journal": None,

@@ -13,18 +13,17 @@ from typing import Any
 import psutil
 import pytest
 
-from rustic_ai.core.messaging.backend.embedded_backend.shared import segment as segments
 from rustic_ai.core.messaging.backend.embedded_backend.shared.loans import Loans
 from rustic_ai.core.messaging.backend.embedded_backend.shared.pool import SMALLEST, Pool
+from rustic_ai.core.messaging.backend.embedded_backend.shared.seals import SUPPORTED, sealed_size
 from rustic_ai.core.messaging.backend.embedded_backend.shared.segment import (
     Mapping,
     address_of,
     make_segment,
-    sealed_size,
 )
 from rustic_ai.core.messaging.core.attachment import LostPart, Place
 
-pytestmark = pytest.mark.skipif(not segments.SUPPORTED, reason="needs memory files")
+pytestmark = pytest.mark.skipif(not SUPPORTED, reason="needs memory files")
 MB = 1 << 20
 LIMIT = 32 * MB
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import traceback
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from pydantic import BaseModel, ValidationError
 
@@ -26,7 +27,8 @@ logger = logging.getLogger(__name__)
 _JSON = Encoding.JSON
 
 
-class _Handler(NamedTuple):
+@dataclass(slots=True, eq=False)
+class _Handler:
     """A processor, bound to its agent."""
 
     method: Callable[..., Awaitable[None] | None]
@@ -99,17 +101,18 @@ class Dispatcher:
         agent = self._agent
         if handler.predicate is not None and not handler.predicate(agent, message):
             return
-        if handler.wanted is not None:
-            payload: Any
-            if handler.parse_json is not None and message.envelope.encoding is _JSON:
-                try:
-                    payload = handler.parse_json(message.envelope.payload)
-                except ValidationError as e:
-                    raise PayloadError(format=message.format, reason=str(e)) from e
-            else:
-                payload = _parse(handler, message, self._outbox)
+        envelope, parse_json = message.envelope, handler.parse_json
+        context: ProcessContext[Any]
+        if parse_json is not None and envelope.encoding is _JSON:
+            try:
+                payload = parse_json(envelope.payload)
+            except ValidationError as e:
+                raise PayloadError(format=message.format, reason=str(e)) from e
             context = ProcessContext(payload, message, agent, self._outbox)
-        elif message.envelope.encoding <= _JSON:
+        elif handler.wanted is not None:
+            payload = _parse(handler, message, self._outbox)
+            context = ProcessContext(payload, message, agent, self._outbox)
+        elif envelope.encoding <= _JSON:
             context = ProcessContext(message.payload, message, agent, self._outbox)
         else:
             context = LateContext(message, agent, self._outbox)

@@ -83,17 +83,17 @@ class Outbox:
             pickle: pickle the payload.
         """
         message: Message | None = None
-        is_plain = format is priority is ttl is None and not (recipients or is_error or pickle)
+        names = topics if isinstance(topics, str) else tuple(topics)
+        is_plain = format is None and priority is None and ttl is None
+        is_plain = is_plain and not (recipients or is_error or pickle)
         if is_plain:
-            if type(topics) is not str:
-                topics = tuple(topics)
-            message = self._templates.fill(payload, topics, cause)
+            message = self._templates.fill(payload, names, cause)
         if message is None:
             message = self.compose(
-                payload, topics, format, cause, priority, recipients, ttl, is_error, store, pickle
+                payload, names, format, cause, priority, recipients, ttl, is_error, store, pickle
             )
             if is_plain:
-                self._templates.learn(payload, topics, message)
+                self._templates.learn(payload, names, message)
         self._client.publish(message, now=now)
         return message
 

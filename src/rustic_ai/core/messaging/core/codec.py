@@ -38,6 +38,7 @@ class EncodedMessage(Message):
 
     __slots__ = ("_envelope", "encoded", "id", "topics")
 
+    _envelope: Envelope | None
     encoded: bytes
     """Its body."""
     id: int
@@ -48,18 +49,18 @@ class EncodedMessage(Message):
         """Wrap an envelope, of which the caller knows what stands in it."""
         message = _new(cls)
         message.encoded = encoded
-        message._envelope = None
+        message._envelope = None  # noqa: SLF001 - its own, like what follows
         message.id = message_id
         message.topics = topics
-        message._payload = None  # noqa: SLF001 - its own
+        message._payload = None  # noqa: SLF001
         message.parts = ()
         message.topic_published_to = None
         message.attempt = 1
         message.dead_letter = None
         return message
 
-    @property  # type: ignore[override] - a `__getattr__` would slow all other attributes down
-    def envelope(self) -> Envelope:
+    @property
+    def envelope(self) -> Envelope:  # type: ignore[override] # no `__getattr__`: it slows the others
         """The envelope, made on first use."""
         if self._envelope is None:
             self._envelope = decode_envelope(self.encoded)

@@ -49,8 +49,9 @@ class _Ending(NamedTuple):
 
 
 class Templates:
-    """Knows how the plain messages of one sender look: those of models, without parts, recipients
-    and time to live.
+    """Knows how the plain messages of one sender look.
+
+    Plain are those of models that fit into an envelope, without recipients and time to live.
     """
 
     def __init__(self) -> None:
@@ -82,7 +83,7 @@ class Templates:
                 _HEAD,
                 raw,
                 template[1],
-                _SHORT[size] if size < 256 else _size_of(size),  # noqa: PLR2004
+                _SHORT[size] if size < 256 else _size_of(size),
                 body,
                 raw.join(ending[2]),
             )

@@ -15,6 +15,7 @@ from rustic_ai.core.messaging.backend.embedded_backend.client import ServerClien
 from rustic_ai.core.messaging.backend.embedded_backend.composition import (
     frame_of,
     message_of,
+    receiver_for,
 )
 from rustic_ai.core.messaging.backend.embedded_backend.config import (
     CAPABILITIES,
@@ -279,13 +280,7 @@ class EmbeddedMessagingBackend(MessagingBackend):
         rank: int = 0,
     ) -> None:
         client = self._open()
-
-        def receive(body: memoryview, flags: int, ttl_ms: int, attempt: int) -> None:
-            message = message_of(body, flags, topic, attempt, client)
-            if message is None or (ttl_ms and message.is_expired(time.time() * 1000)):
-                return
-            handler(message)
-
+        receive = receiver_for(topic, handler, client)
         client.check()
         key = topic, subscriber
         known = self._subscriptions.get(key)

@@ -39,6 +39,7 @@ from rustic_ai.core.messaging.backend.embedded_backend.protocol import (
 )
 from rustic_ai.core.messaging.backend.embedded_backend.questions import Questions
 from rustic_ai.core.messaging.backend.embedded_backend.revival import restore
+from rustic_ai.core.messaging.backend.embedded_backend.shortcut import LOOK_AFTER, Shortcut
 from rustic_ai.core.messaging.backend.embedded_backend.step import Step
 from rustic_ai.core.messaging.backend.embedded_backend.window import SendWindow
 from rustic_ai.core.messaging.backend.embedded_backend.wire import ANSWER_DEADLINE, Wire
@@ -52,9 +53,6 @@ logger = logging.getLogger(__name__)
 
 ACK_DELAY = 0.005
 """Seconds that the word of handled messages may wait for more of them: it only gives credit."""
-_LOOK_AFTER = 512
-"""Units after which a publisher that does not wait looks for the word of what is stored: letting
-go of them early, it works in memory that is still in the processor's cache."""
 _LOAN_LOOK = 1.0
 """Seconds after which an idle client looks whether parts that it held are not in use any more."""
 DRAIN_DEADLINE = 5.0
@@ -102,6 +100,7 @@ class ServerClient:
         self.wire = Wire(
             lambda: dial(self.number), address, patience, self._take_in, lambda k: restore(self, k)
         )
+        self._shortcut = Shortcut(self.wire, self.number, open_channel)
 
     # What callers want
 
@@ -143,8 +142,8 @@ class ServerClient:
         if window.is_full():
             self._await_room()
         unit = wire.send_unit(frame, window)
-        if not unit % _LOOK_AFTER:
-            wire.peek()
+        if not unit % LOOK_AFTER:
+            self._shortcut.look()
         if window.refusals:
             self._raise_refusal()
         return unit
@@ -341,9 +340,9 @@ class ServerClient:
     def share(self) -> Exchange | None:
         """Return this client's part in shared memory; None where there can be none."""
         if self.exchange is None and self._shared_memory and self.wire.link.path == "unix":
-            from rustic_ai.core.messaging.backend.embedded_backend.shared import exchange, segment
+            from rustic_ai.core.messaging.backend.embedded_backend.shared import exchange, seals
 
-            if segment.SUPPORTED:
+            if seals.SUPPORTED:
                 with self.wire.sending:  # else the server could be another one meanwhile
                     self.exchange = self.exchange or exchange.Exchange(
                         self.number,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from rustic_ai.core.errors import ProtocolError
 from rustic_ai.core.messaging.backend.embedded_backend.session import Producer, Session
 
 
@@ -29,6 +30,16 @@ class Clients:
         """Return the session of a client, where it is connected."""
         producer = self._known.get(client)
         return producer.session if producer is not None else None
+
+    def open_channel(self, session: Session, client: int, *, for_ring: bool) -> None:
+        """Let a connection carry descriptors of a client, and nothing else.
+
+        Raises:
+            ProtocolError: the client is not connected, or not proven to be the same user.
+        """
+        if not (client and session.trusted and self.session_of(client)):
+            raise ProtocolError(summary="a channel for descriptors of a client that is not here")
+        session.channel_of, session.greeted, session.brings_ring = client, True, for_ring
 
     def open(self, client: int) -> Producer:
         """Return what is known of a client, from now on."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 
 import msgspec
 
 from rustic_ai.core.errors import ProtocolError
 from rustic_ai.core.messaging.backend.embedded_backend.client import ServerClient
+from rustic_ai.core.messaging.backend.embedded_backend.inbox import MessageReceiver
 from rustic_ai.core.messaging.backend.embedded_backend.protocol import (
     DEAD,
     HANDLED,
@@ -22,6 +24,7 @@ from rustic_ai.core.messaging.core.attachment import LostPart, Part, Place, piec
 from rustic_ai.core.messaging.core.codec import decode_envelope, decode_message, encode_envelope
 from rustic_ai.core.messaging.core.dead_letter import pack_dead_letter, unpack_dead_letter
 from rustic_ai.core.messaging.core.message import Message
+from rustic_ai.core.messaging.core.messaging_backend import MessageHandler
 
 logger = logging.getLogger(__name__)
 
@@ -99,6 +102,26 @@ def message_of(
     except (ProtocolError, msgspec.DecodeError):
         logger.exception("a message on topic %r cannot be read, skipped", topic)
         return None
+
+
+def receiver_for(topic: str, handler: MessageHandler, client: ServerClient) -> MessageReceiver:
+    """Return what reads the messages of a topic, and hands them to `handler` while they live."""
+    from_envelope = Message.from_envelope
+
+    def receive(body: memoryview, flags: int, ttl_ms: int, attempt: int) -> None:
+        message: Message | None
+        if flags & _SPECIAL:
+            message = message_of(body, flags, topic, attempt, client)
+        else:  # nearly always; what `message_of` would do, too
+            try:
+                message = from_envelope(decode_envelope(body), topic, attempt)
+            except msgspec.DecodeError:
+                message = message_of(body, flags, topic, attempt, client)  # says why not
+        if message is None or (ttl_ms and message.is_expired(time.time() * 1000)):
+            return
+        handler(message)
+
+    return receive
 
 
 def _fetch_from(client: ServerClient, flags: int) -> Callable[[Place], Part]:

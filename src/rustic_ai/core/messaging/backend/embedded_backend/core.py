@@ -72,10 +72,10 @@ class Core:
         self.store = Store(bounds or Bounds())
         self._journal = journal
         self._dirty: dict[Session, None] = {}
-        self._clients = Clients(self.limits.producers, self._forget_units)
+        self.clients = Clients(self.limits.producers, self._forget_units)
         self._delivery = Delivery(self._dirty, self._remember)
         self.book = Book(
-            self._clients.session_of, self._delivery.send, self._delivery.moved, self._swept
+            self.clients.session_of, self._delivery.send, self._delivery.moved, self._swept
         )
         self._places = Places(
             self.store,
@@ -103,6 +103,7 @@ class Core:
             Op.TOPIC: self._tell_topic,
             Op.QUERY: self._answers.answer,
             Op.GOODBYE: self._say_goodbye,
+            Op.LOOK: lambda session, frame: self.look(session, frame.id),
             **dict.fromkeys(PLACES, self._places.obey),
             **dict.fromkeys(BOOKED, self.book.obey),
         }
@@ -111,10 +112,8 @@ class Core:
         self._untold_since, self._sessions = 0.0, 0
         self.evicted: list[Session] = []
         """Sessions that others took the place of; their connections are to be closed."""
-        self.refused = 0
-        """Connections that were refused."""
-        self.streams = 0
-        """Connections that are read at intervals, since they send so much."""
+        self.counted = {"refused_connections": 0, "streams": 0, "rings": 0}
+        """What the loop counts, for the statistics."""
 
     def restore(self, recovered: Recovered) -> None:
         """Take up what a journal remembers."""
@@ -128,7 +127,7 @@ class Core:
             if self.store.restore(topic, base, run) & SHARED:
                 self.book.restored(topic, run, base)
         self._places.restore(recovered.cursors, recovered.crashes)
-        self._clients.restore(recovered.producers)
+        self.clients.restore(recovered.producers)
 
     # Sessions
 
@@ -149,7 +148,7 @@ class Core:
         for cursor in list(session.cursors.values()):
             self._places.detach(cursor, lost=not session.said_goodbye)
             self._room_may_have_come(cursor.topic)
-        self._clients.left(session)
+        self.clients.left(session)
         self._dirty.pop(session, None)
 
     def received(self, session: Session, data: bytes) -> None:
@@ -195,6 +194,12 @@ class Core:
             if session.ended or session.channel_of:
                 return end if session.ended else offset
         return offset
+
+    def look(self, session: Session, until: int | None = None) -> None:
+        """Apply what stands in a client's ring, or what of it is before `until`; as `received`."""
+        data = session.ring.take(until) if session.ring is not None else b""
+        if data and self._take(session, data) < len(data):
+            raise ProtocolError(summary="a part of a frame in a ring")
 
     def _longest(self, session: Session, op: int, flags: int) -> int:
         if not session.greeted:
@@ -271,8 +276,9 @@ class Core:
 
     def _control(self, session: Session, frame: Frame) -> None:
         if not session.greeted:
-            if frame.op == Op.CHANNEL:
-                self._open_channel(session, frame.id)
+            if frame.op in {Op.CHANNEL, Op.RING}:
+                self.clients.open_channel(session, frame.id, for_ring=frame.op == Op.RING)
+                self._delivery.send(session, pack(Op(frame.op), id=self.life))
                 return
             client = self._greeter.hear(session, frame)
             if client is not None:
@@ -308,7 +314,7 @@ class Core:
         session.ended = session.said_goodbye = True
 
     def _welcome(self, session: Session, client: int) -> None:
-        producer = self._clients.open(client)
+        producer = self.clients.open(client)
         if producer.session is not None:  # its old connection is lost, and we have not seen it yet
             self.evicted.append(producer.session)
             self.disconnected(producer.session)
@@ -317,12 +323,6 @@ class Core:
         session.told = producer.units
         limits, body = self.limits, WELCOME.pack(self.epoch, self.limits.max_payload, self.life)
         self._delivery.send(session, pack(Op.HELLO, body, n=limits.max_frame, id=producer.units))
-
-    def _open_channel(self, session: Session, client: int) -> None:
-        if not (client and session.trusted and self._clients.session_of(client)):
-            raise ProtocolError(summary="a channel for descriptors of a client that is not here")
-        session.channel_of, session.greeted = client, True
-        self._delivery.send(session, pack(Op.CHANNEL, id=self.life))
 
     # Time
 
@@ -390,8 +390,7 @@ class Core:
         return {
             "epoch": self.epoch,
             "connections": self._sessions,
-            "refused_connections": self.refused,
-            "streams": self.streams,
+            **self.counted,
             "waiting_publishers": len(self._parked),
             "shared_memory": self.book.statistics(),
             "journal": self._journal.statistics() if self._journal is not None else None,

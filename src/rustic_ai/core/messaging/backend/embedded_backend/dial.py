@@ -115,10 +115,9 @@ def dial(address: Address, client: int) -> Link:
         PortTakenError: whoever listens is not our server.
         AccessError: it asks for a token that we do not know, or does not know it itself.
     """
-    found = find_server(address.port) if address.host in LOOPBACK else None
-    if found is not None and found.socket_path is not None and address.transport != "tcp":
-        with contextlib.suppress(OSError):  # stale: its server is gone
-            return _greet(address, _connect_unix(str(found.socket_path)), client, "unix")
+    link = _dial_locally(address, client)
+    if link is not None:
+        return link
     if address.transport == "unix":
         raise BackendUnavailableError(
             address=str(address), reason="no server of this user has a Unix socket there"
@@ -131,11 +130,27 @@ def dial(address: Address, client: int) -> Link:
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     try:
-        return _greet(address, sock, client, "tcp")
+        link = _greet(address, sock, client, "tcp")
     except OSError as e:
         if isinstance(e, PortTakenError | BackendUnavailableError):
             raise
         raise BackendUnavailableError(address=str(address), reason=str(e)) from e
+    # A server that was just starting has its Unix socket by the time it answers.
+    better = _dial_locally(address, client)
+    if better is not None:
+        link.socket.close()
+    return better or link
+
+
+def _dial_locally(address: Address, client: int) -> Link | None:
+    """Connect over the Unix socket; None where there is none, or it is a dead server's."""
+    if address.transport == "tcp" or address.host not in LOOPBACK:
+        return None
+    found = find_server(address.port)
+    if found is not None and found.socket_path is not None:
+        with contextlib.suppress(OSError):
+            return _greet(address, _connect_unix(str(found.socket_path)), client, "unix")
+    return None
 
 
 def dial_channel(address: Address) -> socket.socket:

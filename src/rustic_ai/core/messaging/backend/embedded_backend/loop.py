@@ -7,17 +7,21 @@ import logging
 import select
 import socket
 import time
-from dataclasses import dataclass
 from typing import Any
 
 from rustic_ai.core.errors import JournalError, ProtocolError
 from rustic_ai.core.messaging.backend.embedded_backend.access import is_same_user
+from rustic_ai.core.messaging.backend.embedded_backend.connection import Connection
 from rustic_ai.core.messaging.backend.embedded_backend.core import Core
 from rustic_ai.core.messaging.backend.embedded_backend.journal import Journal
 from rustic_ai.core.messaging.backend.embedded_backend.poller import Poller
 from rustic_ai.core.messaging.backend.embedded_backend.protocol import Op, pack
 from rustic_ai.core.messaging.backend.embedded_backend.session import Session
-from rustic_ai.core.messaging.backend.embedded_backend.shared.descriptors import Descriptors
+from rustic_ai.core.messaging.backend.embedded_backend.shared.descriptors import (
+    Descriptors,
+    ring_from,
+)
+from rustic_ai.core.messaging.backend.embedded_backend.streams import Streams
 from rustic_ai.core.messaging.core.stop_signal import StopSignal
 
 logger = logging.getLogger(__name__)
@@ -29,25 +33,9 @@ _SEND = 256 << 10
 _BUFFERS = 1 << 20
 _MAX_OUTPUT = 64 << 20
 """Bytes that may wait for a client; beyond, nothing more is read from it."""
-_STREAM_UNITS = 32
-"""Units of one client that make a stream, where they come within `_STREAM_SPAN`."""
-_STREAM_SPAN = 0.002
-_STREAM_INTERVAL = 0.0003
-"""Seconds between looks at what streams have brought."""
+_MOST_READS = 16
+"""Reads of one connection before others have their turn."""
 _READ, _WRITE = select.POLLIN, select.POLLOUT  # those of epoll are the same
-
-
-@dataclass(slots=True, eq=False)
-class Connection:
-    """A socket and the session it carries."""
-
-    socket: socket.socket
-    session: Session
-    since: float
-    writing: bool = False
-    units: int = 0
-    """How many units it had sent at `counted_at`."""
-    counted_at: float = 0.0
 
 
 class Loop:
@@ -84,10 +72,7 @@ class Loop:
         self._connections: dict[Session, Connection] = {}
         self._greeting: dict[Connection, None] = {}
         self._ending: list[Connection] = []
-        self._streaming: dict[Connection, None] = {}
-        """Who sends so many small units that it is not listened to, but read at intervals: a turn
-        and a wake-up of each subscriber for every one of them would cost more than all the rest."""
-        self._stream_due = 0.0
+        self._streams = Streams(self._poller, self._listen, self._hear)
         # A buffer made for each call would be mapped and unmapped by the allocator each time.
         self._buffer = bytearray(_RECEIVE)
         self._view = memoryview(self._buffer)
@@ -103,7 +88,7 @@ class Loop:
 
     def _look(self, patience: float | None) -> None:
         by_fd = self._by_fd
-        wait = self._wait_for_streams if self._streaming else self._poller.poll
+        wait = self._streams.wait if self._streams else self._poller.poll
         for fd, events in wait(patience):
             connection = by_fd.get(fd)
             if connection is not None:
@@ -111,6 +96,7 @@ class Loop:
             elif fd in self._listeners:
                 self._accept(self._listeners[fd])
         core = self._core
+        core.counted["streams"] = len(self._streams)
         if core.evicted:
             self._drop_evicted()
         if core.has_output or self._journal is not None:
@@ -122,55 +108,10 @@ class Loop:
         if self._descriptors.asked:
             self._descriptors.give_up_waiting()
 
-    def _wait_for_streams(self, patience: float | None) -> list[tuple[int, int]]:
-        """Wait for others, but not past the time to read the streams, which is done here."""
-        now = time.monotonic()
-        left = self._stream_due - now
-        if left > 0:
-            wait = left if patience is None else min(left, patience)
-            found = self._poller.poll_briefly(wait) if wait else self._poller.poll(0)
-            if found:
-                return found
-            now = time.monotonic()
-            if now < self._stream_due:
-                return found
-        self._stream_due = now + _STREAM_INTERVAL
-        for connection in list(self._streaming):
-            if connection.session.output_size < _MAX_OUTPUT:
-                self._serve(connection, _READ)
-            if connection in self._streaming and not self._is_stream(connection, now):
-                self._end_stream(connection)
-                self._listen(connection)
-        return []
-
-    def _is_stream(self, connection: Connection, now: float) -> bool:
-        """Say whether the last units of a client came close together."""
-        producer = connection.session.producer
-        assert producer is not None
-        elapsed = now - connection.counted_at
-        if producer.units - connection.units >= _STREAM_UNITS:
-            connection.units, connection.counted_at = producer.units, now
-        return elapsed < _STREAM_SPAN
-
-    def _may_stream(self, connection: Connection) -> None:
-        """Look whether a client has begun to send one small unit after the other."""
-        producer = connection.session.producer
-        if producer is not None and producer.units - connection.units >= _STREAM_UNITS:
-            now = time.monotonic()
-            if self._is_stream(connection, now):
-                self._streaming[connection] = None
-                self._core.streams += 1
-                self._listen(connection)
-
-    def _end_stream(self, connection: Connection) -> None:
-        if connection in self._streaming:
-            del self._streaming[connection]
-            self._core.streams -= 1
-
     def _listen(self, connection: Connection) -> None:
         """Say what the loop wants to hear of a connection."""
         # Who asks and asks without hearing the answers is not heard until it does.
-        heard = connection not in self._streaming and connection.session.output_size < _MAX_OUTPUT
+        heard = connection not in self._streams and connection.session.output_size < _MAX_OUTPUT
         events = (_READ if heard else 0) | (_WRITE if connection.writing else 0)
         self._poller.modify(connection.socket.fileno(), events)
 
@@ -242,7 +183,7 @@ class Loop:
             reason = "this server is another user's"
         sock.setblocking(False)
         if reason:
-            self._core.refused += 1
+            self._core.counted["refused_connections"] += 1
             logger.warning("%s refused: %s", peer, reason)
             with contextlib.suppress(OSError):
                 sock.send(pack(Op.ERROR, reason.encode()))
@@ -282,28 +223,73 @@ class Loop:
             logger.exception("serving %s failed, dropped", peer)
             self._drop(connection)
 
+    def _hear(self, connection: Connection) -> None:
+        """Receive, unless it asks and asks without hearing the answers."""
+        if connection.session.output_size < _MAX_OUTPUT:
+            self._serve(connection, _READ)
+
     def _receive(self, connection: Connection) -> None:
-        if connection.session.channel_of:
-            if not self._descriptors.read(connection.session.channel_of, connection.socket):
-                self._drop(connection)
-            return
+        session = connection.session
+        if session.channel_of:
+            self._receive_descriptors(connection)
+        elif session.ring is None:
+            self._receive_bytes(connection)
+        else:
+            written = session.ring.written()  # after what has come on the socket by now
+            for _ in range(_MOST_READS):
+                if not self._receive_bytes(connection):
+                    break
+            else:
+                return
+            if not session.ended:
+                self._core.look(session, written)
+
+    def _receive_bytes(self, connection: Connection) -> bool:
+        """Take what has come on the socket; says whether there may be more."""
+        session = connection.session
         try:
             size = connection.socket.recv_into(self._buffer)
         except BlockingIOError:
-            return
-        session = connection.session
-        if size and not session.ended:
+            return False
+        except OSError:
+            if session.ring is None:
+                raise
+            size = 0
+        if not size:
+            if not session.ended:
+                self._core.look(session)  # what it wrote last
+            self._drop(connection)
+            return False
+        if not session.ended:
             self._core.received(session, bytes(self._view[:size]))
             if self._greeting and session.greeted:
                 self._greeting.pop(connection, None)
-                if session.channel_of:
+                if session.channel_of and not session.brings_ring:
                     self._descriptors.open(session.channel_of, connection.socket)
-            if connection not in self._streaming:
-                self._may_stream(connection)
-        if not size:
-            self._drop(connection)
-        elif session.ended:
+            if connection not in self._streams:
+                self._streams.consider(connection)
+        if session.ended:
             self._ending.append(connection)
+        return not session.ended
+
+    def _receive_descriptors(self, connection: Connection) -> None:
+        client = connection.session.channel_of
+        if not connection.session.brings_ring:
+            if not self._descriptors.read(client, connection.socket):
+                self._drop(connection)
+            return
+        session = self._core.clients.session_of(client)
+        try:
+            ring = ring_from(connection.socket)
+        except BlockingIOError:
+            return
+        if session is None or ring is None or session.ring is not None:
+            self._drop(connection)
+            return
+        session.ring = ring
+        self._core.counted["rings"] += 1
+        self._streams.watch(self._connections[session])
+        connection.socket.send(pack(Op.RING, n=1))
 
     def _flush(self) -> None:
         while self._core.has_output:
@@ -346,9 +332,13 @@ class Loop:
         if self._connections.pop(connection.session, None) is None:
             return
         self._greeting.pop(connection, None)
-        self._end_stream(connection)
-        self._core.refused += not connection.session.greeted
+        self._streams.end(connection)
+        self._core.counted["refused_connections"] += not connection.session.greeted
         self._core.disconnected(connection.session)
+        if connection.session.ring is not None:
+            connection.session.ring.close()
+            connection.session.ring = None
+            self._core.counted["rings"] -= 1
         if connection.session.channel_of:
             self._descriptors.close(connection.session.channel_of, connection.socket)
         self._by_fd.pop(connection.socket.fileno(), None)

@@ -32,7 +32,7 @@ WELCOME = struct.Struct("<QQQ")
 """Body of a server's HELLO: life of what it has stored, largest message with parts in its body,
 life of its process."""
 MAGIC = int.from_bytes(b"RUSTICMP", "little")
-VERSION = 3
+VERSION = 4
 MAX_FRAME = (16 << 20) + (64 << 10)
 """Largest message that a server takes unless told otherwise, in bytes: 16 MiB and its envelope."""
 MAX_PAYLOAD = 1 << 30
@@ -101,6 +101,10 @@ class Op(IntEnum):
     RELEASED = 24  # S: nobody needs use n of it.  C: is that so?
     FORGET = 25  # C: id=segment of its own is gone.  S: id=segment is gone
     RETIRE = 26  # S: id=segment is idle for long; its owner should give it back to the system
+    # Of a ring of bytes in shared memory, through which a client sends while it is looked at.
+    RING = 27  # C: first frame of another connection, id=client; then alone, with a descriptor.
+    #            S: id=life of the process; then n=1 if it has it now
+    LOOK = 28  # C: what stands in the ring before position id comes before what follows here
 
 
 PUBLISH, DELIVER, ACK, STEP = int(Op.PUBLISH), int(Op.DELIVER), int(Op.ACK), int(Op.STEP)

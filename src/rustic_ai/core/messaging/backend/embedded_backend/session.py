@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rustic_ai.core.messaging.backend.embedded_backend.protocol import HEADER_SIZE
 from rustic_ai.core.messaging.backend.embedded_backend.store import Cursor, Topic
+
+if TYPE_CHECKING:
+    from rustic_ai.core.messaging.backend.embedded_backend.shared.ring import RingReader
 
 
 @dataclass(slots=True, eq=False)
@@ -56,6 +59,10 @@ class Session:
     """Who it says it is, while its proof is awaited."""
     channel_of: int = 0
     """The client whose descriptors travel on this connection, and nothing else."""
+    brings_ring: bool = False
+    """Whether it is one descriptor, that of a ring."""
+    ring: RingReader | None = None
+    """Through which the client sends while it is looked at."""
     nonces: tuple[bytes, bytes] | None = None
     """The client's and ours, while its proof is awaited."""
     buffer: bytearray = field(default_factory=bytearray)

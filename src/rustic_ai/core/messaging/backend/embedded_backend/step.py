@@ -77,9 +77,10 @@ class Step:
         """
         subscription, position = parcel.subscription, parcel.base
         run, offset, end = parcel.run, parcel.first, len(parcel.run)
-        whole, attempt = memoryview(run), parcel.attempt
+        whole, attempt, epoch = memoryview(run), parcel.attempt, parcel.epoch
         of_delivery = parcel.handled
         careful = attempt > 1  # the culprit of a crash must be told from its neighbours
+        known = subscription.handled if epoch == subscription.epoch else 0
         handled, stopped, ranked = 0, stop.is_set, subscription.rank
         while offset < end:
             receiver = subscription.receiver
@@ -90,7 +91,7 @@ class Step:
             length, _, flags, _, _, ttl_ms, _ = _unpack(run, offset)
             start, offset = offset + HEADER_SIZE, offset + length
             position += 1
-            if parcel.epoch == subscription.epoch and position <= subscription.handled:
+            if position <= known:
                 continue  # it came twice, around a lost connection
             mark = len(self._frames)
             self.running = True
@@ -104,7 +105,7 @@ class Step:
             finally:
                 self.running = False
             frames = self._frames
-            if parcel.epoch == subscription.epoch:  # a handler may have waited for another server
+            if epoch == subscription.epoch:  # a handler may have waited for another server
                 subscription.handled = position
                 if not frames:
                     subscription.settled = position

@@ -17,6 +17,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from rustic_ai.core.errors import (
     BackendClosedError,
@@ -29,6 +30,9 @@ from rustic_ai.core.messaging.backend.embedded_backend.dial import Link
 from rustic_ai.core.messaging.backend.embedded_backend.protocol import Frame, Op, pack
 from rustic_ai.core.messaging.backend.embedded_backend.window import SendWindow
 from rustic_ai.core.messaging.core.stop_signal import StopSignal
+
+if TYPE_CHECKING:
+    from rustic_ai.core.messaging.backend.embedded_backend.shared.ring import RingWriter
 
 logger = logging.getLogger(__name__)
 
@@ -82,6 +86,7 @@ class Wire:
         self.link = dial()
         self._poller = _poll_for(self.link.socket)
         self._stop_poller: tuple[StopSignal, select.poll] | None = None
+        self._ring: RingWriter | None = None
         guard_forks(self)
 
     def check(self) -> None:
@@ -107,23 +112,39 @@ class Wire:
             if self.closed or self._lost is not None:
                 self.check()
             unit = window.add(frame)
-            if self._broken is None:
-                try:
-                    sent = self.link.socket.send(frame)
-                    if sent < len(frame):
-                        self.link.socket.sendall(memoryview(frame)[sent:])
-                except OSError as e:
-                    self.break_off(str(e))
+            ring = self._ring
+            if ring is None or not ring.put(frame):
+                self.transmit(frame)
+        if ring is not None and ring.unseen:  # after the lock, see `ring`
+            with self.sending:
+                self.transmit(b"")
         return unit
 
     def transmit(self, frame: bytes) -> None:
-        """Send, under `sending`. Where the connection is lost, whoever reads sees to it."""
+        """Send on the socket, under `sending`, after what stands in the ring.
+
+        Where the connection is lost, whoever reads sees to it.
+        """
         if self._broken is None:
-            sock = self.link.socket
             try:
-                sock.sendall(frame)
+                self._send(frame)
             except OSError as e:
                 self.break_off(str(e))
+
+    def _send(self, frame: bytes) -> None:
+        sock, ring = self.link.socket, self._ring
+        if ring is not None and ring.used:
+            ring.used = False
+            frame = pack(Op.LOOK, id=ring.written) + frame
+        sent = sock.send(frame)  # in nearly all cases the whole
+        if sent < len(frame):
+            sock.sendall(memoryview(frame)[sent:])
+
+    def use(self, ring: RingWriter, link: Link) -> None:
+        """Send through a ring from now on, while it is looked at and the connection is `link`."""
+        with self.sending:
+            if link is self.link:
+                self._ring = ring
 
     def break_off(self, reason: str) -> None:
         """Note that the connection is lost."""
@@ -141,7 +162,10 @@ class Wire:
         with self.state:
             self.closed = True
         with contextlib.suppress(OSError), self.sending:
-            self.link.socket.sendall(pack(Op.GOODBYE))
+            try:
+                self._send(pack(Op.GOODBYE))
+            finally:
+                self._ring = None
         with contextlib.suppress(OSError):
             self.link.socket.shutdown(socket.SHUT_RDWR)
         with self.state:
@@ -152,6 +176,7 @@ class Wire:
     def close_in_fork(self) -> None:
         """Close the descriptor of a forked copy; the connection is the original's."""
         self.closed = True
+        self._ring = None
         self.link.socket.close()
 
     def wait(self, done: Callable[[], bool], deadline: float | None = None) -> None:
@@ -277,7 +302,7 @@ class Wire:
         try:
             with self.sending:
                 frames = self._restore(link)
-                self.link = link
+                self.link, self._ring = link, None
                 self._broken = None
         except BaseException:
             link.socket.close()

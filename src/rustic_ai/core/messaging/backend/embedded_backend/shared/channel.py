@@ -33,20 +33,21 @@ class Channel:
     Args:
         sock: a connection to the server's Unix socket.
         client: number of the client whose channel it is.
+        op: RING where it is for a ring alone.
 
     Raises:
         BackendUnavailableError: the server is gone, or does not know the client.
     """
 
-    def __init__(self, sock: socket.socket, client: int) -> None:
+    def __init__(self, sock: socket.socket, client: int, op: Op = Op.CHANNEL) -> None:
         self._socket = sock
         self._lock = threading.Lock()
         guard_forks(self)
         sock.settimeout(DEADLINE)
         with self._errors_told():
-            sock.sendall(pack(Op.CHANNEL, id=client))
+            sock.sendall(pack(op, id=client))
             frame, _ = self._receive()
-        if HEADER.unpack_from(frame)[1] != Op.CHANNEL:
+        if HEADER.unpack_from(frame)[1] != op:
             self.close()
             raise BackendUnavailableError(address=_NAME, reason="it does not know this client")
         self.life: int = HEADER.unpack_from(frame)[6]
@@ -63,10 +64,17 @@ class Channel:
         Raises:
             BackendUnavailableError: the server is gone.
         """
+        return self._give(Op.OFFER, segment, fd)
+
+    def offer_ring(self, fd: int) -> bool:
+        """Give the server the descriptor of a ring; errors as of `offer`."""
+        return self._give(Op.RING, 0, fd)
+
+    def _give(self, op: Op, segment: int, fd: int) -> bool:
         with self._lock, self._errors_told():
-            socket.send_fds(self._socket, [pack(Op.OFFER, id=segment)], [fd])
+            socket.send_fds(self._socket, [pack(op, id=segment)], [fd])
             frame, _ = self._receive()
-            return bool(_number_in(frame, Op.OFFER))
+            return bool(_number_in(frame, op))
 
     def want(self, segment: int) -> int | None:
         """Ask the server for the descriptor of a segment; None where it has none.

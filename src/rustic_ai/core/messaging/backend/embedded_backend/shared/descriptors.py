@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+from typing import TYPE_CHECKING
 
 from rustic_ai.core.errors import ProtocolError
 from rustic_ai.core.messaging.backend.embedded_backend.protocol import (
@@ -14,6 +15,9 @@ from rustic_ai.core.messaging.backend.embedded_backend.protocol import (
     pack,
 )
 from rustic_ai.core.messaging.backend.embedded_backend.shared.book import Book
+
+if TYPE_CHECKING:
+    from rustic_ai.core.messaging.backend.embedded_backend.shared.ring import RingReader
 
 _RECEIVE = 64 * HEADER_SIZE
 _MOST = 64
@@ -99,7 +103,7 @@ class Descriptors:
 
     def _take(self, client: int, segment: int, fd: int) -> bool:
         """Take a segment; False where the client has too many."""
-        from rustic_ai.core.messaging.backend.embedded_backend.shared.segment import sealed_size
+        from rustic_ai.core.messaging.backend.embedded_backend.shared.seals import sealed_size
 
         try:
             if sealed_size(fd) is None:
@@ -143,3 +147,25 @@ class Descriptors:
             with contextlib.suppress(OSError):
                 os.close(fd)
         self._fds.clear()
+
+
+def ring_from(sock: socket.socket) -> RingReader | None:
+    """Return the ring that a client gives away on a connection; None where it has ended.
+
+    Raises:
+        BlockingIOError: nothing has come.
+        ProtocolError: it gives something else.
+        OSError: the connection is lost, or there is no memory.
+    """
+    from rustic_ai.core.messaging.backend.embedded_backend.shared.ring import RingReader
+
+    data, fds, _, _ = socket.recv_fds(sock, HEADER_SIZE, 1, socket.MSG_CMSG_CLOEXEC)
+    try:
+        if not data:
+            return None
+        if data != pack(Op.RING) or not fds or not RingReader.fits(fds[0]):
+            raise ProtocolError(summary="what should bring a ring brings something else")
+        return RingReader(fds[0])
+    finally:
+        for fd in fds:
+            os.close(fd)

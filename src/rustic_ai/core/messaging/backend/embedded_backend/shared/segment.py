@@ -11,9 +11,9 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-SUPPORTED = hasattr(os, "memfd_create")
+from rustic_ai.core.messaging.backend.embedded_backend.shared.seals import SHAPE_SEALS
+
 _F_SEAL_FUTURE_WRITE = 0x10  # Linux 5.1; not in every `fcntl` module
-_SHAPE_SEALS = getattr(fcntl, "F_SEAL_SHRINK", 0) | getattr(fcntl, "F_SEAL_GROW", 0)
 _libc = ctypes.CDLL(None, use_errno=True)
 _mmap, _munmap = _libc.mmap, _libc.munmap
 _mmap.restype = ctypes.c_void_p
@@ -64,7 +64,7 @@ def make_segment(name: str, size: int) -> tuple[int, Mapping]:
     try:
         os.ftruncate(fd, size)
         mapping = Mapping(fd, size, writable=True)
-        seals = _SHAPE_SEALS | fcntl.F_SEAL_SEAL
+        seals = SHAPE_SEALS | fcntl.F_SEAL_SEAL
         try:
             fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals | _F_SEAL_FUTURE_WRITE)
         except OSError:  # before Linux 5.1: receivers map it to read all the same
@@ -73,17 +73,6 @@ def make_segment(name: str, size: int) -> tuple[int, Mapping]:
         os.close(fd)
         raise
     return fd, mapping
-
-
-def sealed_size(fd: int) -> int | None:
-    """Return the size of a segment that cannot shrink, in bytes; None of anything else.
-
-    Whoever maps a file that shrinks is killed when it touches what is gone.
-    """
-    with contextlib.suppress(OSError):
-        if fcntl.fcntl(fd, fcntl.F_GET_SEALS) & _SHAPE_SEALS == _SHAPE_SEALS:
-            return os.fstat(fd).st_size
-    return None
 
 
 def block_in(mapping: Mapping, offset: int, size: int) -> Any:
