@@ -103,7 +103,11 @@ def ray_cluster(leak_check: LeakCheck) -> Iterator[TestCluster]:
         }
         nodes = None
         try:
-            nodes = RayCluster(initialize_head=True, head_node_args=head, shutdown_at_exit=False)
+            with pytest.MonkeyPatch.context() as start:
+                # It writes its address into a folder that it expects to be there.
+                os.mkdir(os.path.join(folder, "ray"))
+                start.setenv("RAY_TMPDIR", folder)
+                nodes = RayCluster(initialize_head=True, head_node_args=head, shutdown_at_exit=False)
             cluster = TestCluster(nodes, nodes.address, {"address": nodes.address})
             cluster.add_node(resources=SECOND)
             joined = Cluster.join(nodes.address, {"log_to_driver": False})
