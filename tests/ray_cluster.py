@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -105,9 +106,11 @@ def ray_cluster(leak_check: LeakCheck) -> Iterator[TestCluster]:
         try:
             with pytest.MonkeyPatch.context() as start:
                 # It writes its address into a folder that it expects to be there.
-                os.mkdir(os.path.join(folder, "ray"))
+                Path(folder, "ray").mkdir()
                 start.setenv("RAY_TMPDIR", folder)
-                nodes = RayCluster(initialize_head=True, head_node_args=head, shutdown_at_exit=False)
+                nodes = RayCluster(
+                    initialize_head=True, head_node_args=head, shutdown_at_exit=False
+                )
             cluster = TestCluster(nodes, nodes.address, {"address": nodes.address})
             cluster.add_node(resources=SECOND)
             joined = Cluster.join(nodes.address, {"log_to_driver": False})
