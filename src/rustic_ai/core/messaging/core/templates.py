@@ -11,7 +11,7 @@ import struct
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from pydantic_core import PydanticSerializationError, SchemaSerializer
+from pydantic_core import PydanticSerializationError
 
 from rustic_ai.core.messaging.core.codec import EncodedMessage, encode_field
 from rustic_ai.core.messaging.core.message import Envelope, Message
@@ -95,16 +95,12 @@ class Templates:
         envelope = message.envelope
         if envelope.encoding is not Encoding.JSON or message.parts:
             return
-        writer = type(payload).__pydantic_serializer__
-        if not isinstance(writer, SchemaSerializer):
-            return  # the model is not complete yet
         if len(self._templates) >= _MOST:
             self._templates.clear()
         fields = (envelope.sender, envelope.topics, envelope.format, envelope.encoding)
         beginning = b"".join(map(encode_field, fields))
-        self._templates[type(payload), topics] = _Template(
-            writer.to_json, beginning, envelope.topics
-        )
+        to_json = type(payload).__pydantic_serializer__.to_json
+        self._templates[type(payload), topics] = _Template(to_json, beginning, envelope.topics)
 
 
 def _ending_of(cause: Envelope | None) -> _Ending:
