@@ -162,8 +162,7 @@ class RayExecutionEngine(SupervisingEngine):
         with self._lock:
             self._require_room(guild_id, specs)
             opened = self._messaging(guild_id, config, messaging)
-            for spec in specs:
-                declare_places(opened, spec)
+            declare_places(opened, specs)
             joined = pickle.dumps(opened.config_for_agents())
             agents = [
                 self._list(guild_id, spec, launch, joined)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -18,6 +18,7 @@ from rustic_ai.core.guild.topics import GuildTopics
 from rustic_ai.core.messaging.client.client import SimpleClient
 from rustic_ai.core.messaging.core.dead_letter import replay_topic
 from rustic_ai.core.messaging.core.message import AgentTag, Message
+from rustic_ai.core.messaging.core.messaging_backend import NewPlace
 from rustic_ai.core.messaging.core.messaging_interface import MessagingInterface
 
 logger = logging.getLogger(__name__)
@@ -62,10 +63,13 @@ def places_of(spec: AgentSpec) -> dict[str, bool]:
     return {t: t == inbox for t in spec.subscribed_topics} | {replays: True}
 
 
-def declare_places(messaging: MessagingInterface, spec: AgentSpec) -> None:
-    """Let messages wait for an agent from now on, before it is there."""
-    for topic, from_start in places_of(spec).items():
-        messaging.declare(topic, spec.id, from_start=from_start)
+def declare_places(messaging: MessagingInterface, specs: Iterable[AgentSpec]) -> None:
+    """Let messages wait for agents from now on, before they are there."""
+    messaging.declare(
+        NewPlace(topic, spec.id, from_start)
+        for spec in specs
+        for topic, from_start in places_of(spec).items()
+    )
 
 
 class AgentHost:
@@ -113,8 +117,7 @@ class AgentHost:
         try:
             agent = load_class(self._spec.class_name, Agent).create(self._setup)
             self._dispatcher = Dispatcher(agent, self._outbox)
-            for topic, from_start in places_of(self._spec).items():
-                self._client.subscribe(topic, from_start=from_start)
+            self._client.subscribe_all(places_of(self._spec))
             with self._lock:
                 self._dispatcher.run(agent.on_start())
                 self._started = True

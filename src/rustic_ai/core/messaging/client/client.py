@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 
 from rustic_ai.core.messaging.core.message import AgentTag, Message
 from rustic_ai.core.messaging.core.messaging_backend import MessageHandler
@@ -35,6 +36,11 @@ class Client(ABC):
             topic: the topic.
             from_start: a subscriber that is new begins with the oldest message.
         """
+
+    def subscribe_all(self, topics: Mapping[str, bool]) -> None:
+        """Subscribe to several topics: topic -> `from_start`."""
+        for topic, from_start in topics.items():
+            self.subscribe(topic, from_start=from_start)
 
     @abstractmethod
     def unsubscribe(self, topic: str) -> None:
@@ -103,15 +109,18 @@ class SimpleClient(Client):
 
     def subscribe(self, topic: str, *, from_start: bool = False) -> None:
         """Receive what `topic` accepts from now on, or has kept for this subscriber."""
-        self._messaging.subscribe(
-            topic,
+        self.subscribe_all({topic: from_start})
+
+    def subscribe_all(self, topics: Mapping[str, bool]) -> None:
+        """Receive what several topics accept from now on, or have kept for this subscriber."""
+        self._topics.update(topics)
+        self._messaging.subscribe_all(
+            topics,
             self._handler,
             subscriber=self.tag.id or "",
             durable=self._durable,
-            from_start=from_start,
             max_attempts=self._max_attempts,
         )
-        self._topics.add(topic)
 
     def unsubscribe(self, topic: str) -> None:
         """Receive no more from `topic`."""

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
 
 from rustic_ai.core.messaging.core.capabilities import Capabilities
 from rustic_ai.core.messaging.core.message import Message
 from rustic_ai.core.messaging.core.stop_signal import StopSignal
 
 MessageHandler = Callable[[Message], None]
+
+
+class NewPlace(NamedTuple):
+    """A durable place that a subscriber is to have in a topic, if it has none."""
+
+    topic: str
+    subscriber: str
+    from_start: bool = False
+    """Whether it begins with the oldest message, not with the next one."""
 
 
 class MessagingBackend(ABC):
@@ -132,11 +141,44 @@ class MessagingBackend(ABC):
             max_attempts: crashes after which a message becomes a dead letter; 0: never.
         """
 
+    def subscribe_all(
+        self,
+        handlers: Mapping[str, MessageHandler],
+        *,
+        subscriber: str = "",
+        durable: bool = False,
+        from_start: Collection[str] = (),
+        max_attempts: int = 0,
+    ) -> None:
+        """Subscribe to several topics, each with its handler, with as little waiting as can be.
+
+        Args:
+            handlers: topic -> handler.
+            from_start: those of them where a new place begins with the oldest message.
+            subscriber: this and the others as of `subscribe`.
+            durable: the same.
+            max_attempts: the same.
+        """
+        for topic, handler in handlers.items():
+            self.subscribe(
+                topic,
+                handler,
+                subscriber=subscriber,
+                durable=durable,
+                from_start=topic in from_start,
+                max_attempts=max_attempts,
+            )
+
     @abstractmethod
     def declare(
         self, namespace: str, topic: str, subscriber: str, *, from_start: bool = False
     ) -> None:
         """Give a subscriber a durable place in a topic, where messages wait for it."""
+
+    def declare_all(self, namespace: str, places: Sequence[NewPlace]) -> None:
+        """Give subscribers durable places, with as little waiting as can be."""
+        for topic, subscriber, from_start in places:
+            self.declare(namespace, topic, subscriber, from_start=from_start)
 
     @abstractmethod
     def unsubscribe(self, topic: str, *, subscriber: str = "") -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from rustic_ai.core.messaging.core.dead_letter import (
     DEAD_LETTER_TOPIC,
@@ -11,7 +11,11 @@ from rustic_ai.core.messaging.core.dead_letter import (
     replay_topic,
 )
 from rustic_ai.core.messaging.core.message import Message
-from rustic_ai.core.messaging.core.messaging_backend import MessageHandler, MessagingBackend
+from rustic_ai.core.messaging.core.messaging_backend import (
+    MessageHandler,
+    MessagingBackend,
+    NewPlace,
+)
 from rustic_ai.core.messaging.core.messaging_config import MessagingConfig
 from rustic_ai.core.messaging.core.stop_signal import StopSignal
 
@@ -91,6 +95,42 @@ class MessagingInterface:
         max_attempts: int = 0,
     ) -> None:
         """Have `handler` called with every message of `topic`; see `MessagingBackend.subscribe`."""
+        self.subscribe_all(
+            {topic: from_start},
+            handler,
+            subscriber=subscriber,
+            durable=durable,
+            max_attempts=max_attempts,
+        )
+
+    def subscribe_all(
+        self,
+        topics: Mapping[str, bool],
+        handler: MessageHandler,
+        *,
+        subscriber: str = "",
+        durable: bool = False,
+        max_attempts: int = 0,
+    ) -> None:
+        """Have `handler` called with every message of several topics.
+
+        Args:
+            topics: topic -> whether a new subscriber begins with the oldest message.
+            handler: called with each message, one at a time.
+            subscriber: this and the others as of `MessagingBackend.subscribe`.
+            durable: the same.
+            max_attempts: the same.
+        """
+        self.backend.subscribe_all(
+            {self._prefix + topic: self._receiver(topic, handler) for topic in topics},
+            subscriber=subscriber,
+            durable=durable,
+            from_start={self._prefix + topic for topic, begins in topics.items() if begins},
+            max_attempts=max_attempts,
+        )
+
+    def _receiver(self, topic: str, handler: MessageHandler) -> MessageHandler:
+        """Return what calls `handler` with messages that name their topic as the guild does."""
         prefix = self._prefix
 
         def deliver(message: Message) -> None:
@@ -100,19 +140,13 @@ class MessagingInterface:
                 message.topic_published_to = message.dead_letter.topic.removeprefix(prefix)
             handler(message)
 
-        self.backend.subscribe(
-            self._prefix + topic,
-            deliver,
-            subscriber=subscriber,
-            durable=durable,
-            from_start=from_start,
-            max_attempts=max_attempts,
-        )
+        return deliver
 
-    def declare(self, topic: str, subscriber: str, *, from_start: bool = False) -> None:
-        """Let messages of `topic` wait for a subscriber that is not there yet."""
-        name = self._prefix + topic
-        self.backend.declare(self.namespace, name, subscriber, from_start=from_start)
+    def declare(self, places: Iterable[NewPlace]) -> None:
+        """Let messages wait for subscribers that are not there yet."""
+        prefix = self._prefix
+        full = [place._replace(topic=prefix + place.topic) for place in places]
+        self.backend.declare_all(self.namespace, full)
 
     def unsubscribe(self, topic: str, *, subscriber: str = "") -> None:
         """End a subscription, and its place in the topic."""

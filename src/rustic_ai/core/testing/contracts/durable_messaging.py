@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from rustic_ai.core.messaging.core.message import Message
-from rustic_ai.core.messaging.core.messaging_backend import MessagingBackend
+from rustic_ai.core.messaging.core.messaging_backend import MessagingBackend, NewPlace
 from rustic_ai.core.testing.contracts.messaging_backend import SPACE, TOPIC, Box, message
 from rustic_ai.core.testing.waiting import wait_until
 
@@ -74,6 +74,29 @@ class DurableMessagingContract:
         backend.subscribe(TOPIC, second, subscriber="a", durable=True, from_start=True)
         publish(backend, "3")
         second.wait("3")
+
+    def test_places_in_several_topics_at_once(self, backend: MessagingBackend) -> None:
+        """What is asked for together is what each would be that is asked for alone."""
+        old, new, there = (f"{SPACE}:{name}" for name in ("old", "new", "there"))
+        boxes = {topic: Box() for topic in (old, new, there)}
+        before, late = Box(), Box()
+        backend.subscribe(there, before, subscriber="a", durable=True)
+        for topic in boxes:
+            backend.store_message(SPACE, topic, message("1"))
+        backend.declare_all(SPACE, [NewPlace(old, "a", from_start=True), NewPlace(there, "b")])
+        for topic in boxes:
+            backend.store_message(SPACE, topic, message("2"))
+        before.wait("1", "2")
+        backend.subscribe_all(boxes, subscriber="a", durable=True, from_start=[old, there])
+        backend.subscribe_all({there: late}, subscriber="b", durable=True)
+        for topic in boxes:
+            backend.store_message(SPACE, topic, message("3"))
+        boxes[old].wait("1", "2", "3")
+        boxes[new].wait("3")
+        late.wait("2", "3")
+        boxes[there].wait("3")
+        backend.subscribe_all({}, subscriber="a")
+        backend.declare_all(SPACE, [])
 
     def test_a_place_that_was_given_up_is_gone(self, backend: MessagingBackend) -> None:
         """After `unsubscribe` or `disown` a subscriber begins anew."""

@@ -188,8 +188,7 @@ class MultiProcessExecutionEngine(SupervisingEngine):
     ) -> MessagingConfig:
         """Return how agents join the messages; from now on those wait for them."""
         opened = self._messaging(guild_id, config, messaging)
-        for spec in specs:
-            declare_places(opened, spec)
+        declare_places(opened, specs)
         return opened.config_for_agents()
 
     def _admit(

@@ -6,7 +6,7 @@ import json
 import logging
 import struct
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ from rustic_ai.core.messaging.backend.embedded_backend.config import (
     SHARED_MEMORY,
     Overflow,
     Sync,
+    token_from,
 )
 from rustic_ai.core.messaging.backend.embedded_backend.dial import (
     CONNECT_DEADLINE,
@@ -44,10 +45,15 @@ from rustic_ai.core.messaging.backend.embedded_backend.protocol import (
     pack_names,
     pack_publish,
 )
+from rustic_ai.core.messaging.backend.embedded_backend.questions import pieces
 from rustic_ai.core.messaging.backend.serving_thread import ServingThread
 from rustic_ai.core.messaging.core.codec import EncodedMessage
 from rustic_ai.core.messaging.core.message import Message
-from rustic_ai.core.messaging.core.messaging_backend import MessageHandler, MessagingBackend
+from rustic_ai.core.messaging.core.messaging_backend import (
+    MessageHandler,
+    MessagingBackend,
+    NewPlace,
+)
 from rustic_ai.core.messaging.core.stop_signal import StopSignal
 
 if TYPE_CHECKING:
@@ -105,10 +111,8 @@ class EmbeddedMessagingBackend(MessagingBackend):
         shared_memory: int = SHARED_MEMORY,
     ) -> None:
         if not 0 <= port < 1 << 16 or (port == 0 and not auto_start_server):
-            raise MessagingConfigError(
-                summary=f"port {port} is not a port that a message server can be found at"
-            )
-        self._address = Address(host, port, transport, _token(token))
+            raise MessagingConfigError(summary=f"no message server can be found at port {port}")
+        self._address = Address(host, port, transport, token_from(token))
         self._patience = min(reconnect_timeout, CONNECT_DEADLINE)
         self._owned: OwnedServer | None = None
         self._server_settings: dict[str, Any] | None = None
@@ -233,13 +237,17 @@ class EmbeddedMessagingBackend(MessagingBackend):
                     yield message
 
     def _topic(self, name: str, namespace: str = "") -> int:
-        key = namespace, name
-        number = self._topics.get(key)
-        if number is None:
-            number = self._open().open_topic(namespace, name)
-            self._names[number] = name
+        number = self._topics.get((namespace, name))
+        return self._open_topics([name], namespace)[0] if number is None else number
+
+    def _open_topics(self, names: Iterable[str], namespace: str = "") -> list[int]:
+        """Return the numbers of topics; those that are not known are asked for together."""
+        keys = [(namespace, name) for name in names]
+        new = [key for key in dict.fromkeys(keys) if key not in self._topics]
+        for key, number in zip(new, self._open().open_topics(new), strict=True):
+            self._names[number] = key[1]
             self._topics[key] = number
-        return number
+        return [self._topics[key] for key in keys]
 
     def _renumber(self, numbers: dict[int, int]) -> None:
         """Take the numbers of another server."""
@@ -259,52 +267,68 @@ class EmbeddedMessagingBackend(MessagingBackend):
         max_attempts: int = 0,
     ) -> None:
         """Subscribe, or replace the handler of a subscription."""
-        self._subscribe(
-            topic,
-            handler,
-            subscriber,
+        self.subscribe_all(
+            {topic: handler},
+            subscriber=subscriber,
             durable=durable,
-            from_start=from_start,
+            from_start=[topic] if from_start else (),
             max_attempts=max_attempts,
         )
 
-    def _subscribe(
+    def subscribe_all(
         self,
-        topic: str,
-        handler: MessageHandler,
-        subscriber: str,
+        handlers: Mapping[str, MessageHandler],
         *,
-        durable: bool,
-        from_start: bool,
-        max_attempts: int,
-        rank: int = 0,
+        subscriber: str = "",
+        durable: bool = False,
+        from_start: Collection[str] = (),
+        max_attempts: int = 0,
     ) -> None:
+        """Ask for all topics, and then wait."""
         client = self._open()
-        receive = receiver_for(topic, handler, client)
         client.check()
-        key = topic, subscriber
-        known = self._subscriptions.get(key)
-        if known is not None:
-            known.receiver = receive
-            return
-        wanted = Subscription(
-            self._topic(topic),
-            subscriber,
-            receive,
-            start=FROM_START if from_start else FROM_NOW,
-            durable=durable,
-            max_attempts=max_attempts,
-            rank=rank,
-        )
-        client.subscribe(wanted)
-        self._subscriptions[key] = wanted
+        wanted = {}
+        for topic, handler in handlers.items():
+            receiver = receiver_for(topic, handler, client)
+            known = self._subscriptions.get((topic, subscriber))
+            if known is not None:
+                known.receiver = receiver
+            else:
+                wanted[topic] = receiver
+        numbers = self._open_topics(wanted)
+        for some in pieces(list(zip(wanted, numbers, strict=True))):
+            subscriptions = {
+                (topic, subscriber): Subscription(
+                    number,
+                    subscriber,
+                    wanted[topic],
+                    start=FROM_START if topic in from_start else FROM_NOW,
+                    durable=durable,
+                    max_attempts=max_attempts,
+                    rank=self._rank_of(topic),
+                )
+                for topic, number in some
+            }
+            client.subscribe(list(subscriptions.values()))
+            self._subscriptions.update(subscriptions)
+
+    def _rank_of(self, topic: str) -> int:  # noqa: ARG002 - for backends with lanes
+        """Return the rank of a subscription: those of a lower one are served first."""
+        return 0
 
     def declare(
         self, namespace: str, topic: str, subscriber: str, *, from_start: bool = False
     ) -> None:
         """Let the server keep messages for a subscriber."""
-        number = self._topic(topic, namespace)
-        self._open().declare(number, subscriber, FROM_START if from_start else FROM_NOW)
+        self.declare_all(namespace, [NewPlace(topic, subscriber, from_start)])
+
+    def declare_all(self, namespace: str, places: Sequence[NewPlace]) -> None:
+        """Let the server keep messages for subscribers."""
+        numbers = self._open_topics([place.topic for place in places], namespace)
+        self._open().declare(
+            (number, place.subscriber, FROM_START if place.from_start else FROM_NOW)
+            for number, place in zip(numbers, places, strict=True)
+        )
 
     def unsubscribe(self, topic: str, *, subscriber: str = "") -> None:
         """End a subscription and its place."""
@@ -373,13 +397,3 @@ class EmbeddedMessagingBackend(MessagingBackend):
             from rustic_ai.core.messaging.backend.embedded_backend import launcher
 
             launcher.release(owned)
-
-
-def _token(text: str | None) -> bytes | None:
-    try:
-        return bytes.fromhex(text) if text is not None else None
-    except ValueError as e:
-        raise MessagingConfigError(
-            summary="backend_config['token'] does not consist of hexadecimal digits",
-            hint="copy the content of the server's token file",
-        ) from e

@@ -7,7 +7,7 @@ import logging
 import secrets
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from threading import get_ident
 from typing import TYPE_CHECKING
 
@@ -37,7 +37,7 @@ from rustic_ai.core.messaging.backend.embedded_backend.protocol import (
     pack_names,
     pack_step,
 )
-from rustic_ai.core.messaging.backend.embedded_backend.questions import Questions
+from rustic_ai.core.messaging.backend.embedded_backend.questions import Question, Questions
 from rustic_ai.core.messaging.backend.embedded_backend.revival import restore
 from rustic_ai.core.messaging.backend.embedded_backend.shortcut import LOOK_AFTER, Shortcut
 from rustic_ai.core.messaging.backend.embedded_backend.step import Step
@@ -177,15 +177,18 @@ class ServerClient:
         if unit in self.window.refusals:
             raise BackPressureError(reason=self.window.refusals.pop(unit))
 
-    def open_topic(self, namespace: str, name: str) -> int:
-        """Return the number of a topic, made on first use."""
-        number = self.questions.ask(Op.TOPIC, pack_names(namespace, name)).topic
-        self.topics[number] = namespace or self.topics.get(number, ("", ""))[0], name
-        return number
+    def open_topics(self, names: Sequence[tuple[str, str]]) -> list[int]:
+        """Return the numbers of topics, made on first use, by namespace and name."""
+        questions = [Question(Op.TOPIC, pack_names(*both)) for both in names]
+        numbers = [answer.topic for answer in self.questions.ask_all(questions)]
+        for number, (namespace, name) in zip(numbers, names, strict=True):
+            self.topics[number] = namespace or self.topics.get(number, ("", ""))[0], name
+        return numbers
 
-    def declare(self, topic: int, subscriber: str, position: int) -> None:
-        """Give a subscriber a lasting place in a topic, if it has none."""
-        self.questions.ask(Op.DECLARE, pack_names(subscriber), topic=topic, id_=position)
+    def declare(self, places: Iterable[tuple[int, str, int]]) -> None:
+        """Give subscribers lasting places, where they have none: topic, name and position."""
+        questions = [Question(Op.DECLARE, pack_names(s), topic, at) for topic, s, at in places]
+        self.questions.ask_all(questions)
 
     def disown(self, namespace: str, subscriber: str) -> None:
         """Take all lasting places of a subscriber away."""
@@ -197,13 +200,14 @@ class ServerClient:
         """Ask; yields the ROWS frames of the answer, the last with ``aux == 0``."""
         return self.questions.query(kind, topic=topic, start=start, body=body)
 
-    def subscribe(self, subscription: Subscription) -> None:
-        """Have its receiver called with each message from now on, or from where it left off."""
-        with self.wire.state:
-            self.inbox.add(subscription)
-        with self.wire.sending:
-            self.wire.transmit(subscription.opening(subscription.start))
-        self.wire.wait(lambda: subscription.confirmed)
+    def subscribe(self, subscriptions: Sequence[Subscription]) -> None:
+        """Have receivers called with each message from now on, or from where they left off."""
+        with self.wire.sending:  # else a connection made meanwhile would ask for them, too
+            with self.wire.state:
+                for subscription in subscriptions:
+                    self.inbox.add(subscription)
+            self.wire.transmit(b"".join(s.opening(s.start) for s in subscriptions))
+        self.wire.wait(lambda: all(s.confirmed for s in subscriptions))
 
     def unsubscribe(self, subscription: Subscription, *, forget: bool) -> None:
         """End a subscription; its receiver is not called again.
@@ -374,26 +378,23 @@ class ServerClient:
     def _take_in(self, frames: list[Frame]) -> None:
         """Take frames, under `state`."""
         for frame in frames:
-            self._take_in_one(frame)
-
-    def _take_in_one(self, frame: Frame) -> None:
-        match frame.op:
-            case Op.DELIVER:
-                self.inbox.put(frame, HEADER_SIZE)
-            case Op.PUBLISHED:
-                self.window.accept(frame.id)
-            case Op.TOPIC | Op.ROWS | Op.DECLARE | Op.DISOWN | Op.HOLD:
-                self.questions.answer(frame)
-            case Op.SUBSCRIBE:
-                self.inbox.confirm(frame.aux, frame.id, self.wire.link.epoch)
-            case Op.UNSUBSCRIBE:
-                self.inbox.remove(frame.aux)
-            case Op.REFUSED:
-                self.window.refuse(frame.id, frame.body.decode(errors="replace"))
-            case Op.RELEASED | Op.FORGET | Op.RETIRE:
-                if self.exchange is not None:
-                    self.exchange.hear(frame)
-            case Op.ERROR:
-                self.wire.give_up(f"it refused: {frame.body.decode(errors='replace')}")
-            case _:
-                self.wire.break_off(f"it sent a frame of kind {frame.op}")
+            match frame.op:
+                case Op.DELIVER:
+                    self.inbox.put(frame, HEADER_SIZE)
+                case Op.PUBLISHED:
+                    self.window.accept(frame.id)
+                case Op.TOPIC | Op.ROWS | Op.DECLARE | Op.DISOWN | Op.HOLD:
+                    self.questions.answer(frame)
+                case Op.SUBSCRIBE:
+                    self.inbox.confirm(frame.aux, frame.id, self.wire.link.epoch)
+                case Op.UNSUBSCRIBE:
+                    self.inbox.remove(frame.aux)
+                case Op.REFUSED:
+                    self.window.refuse(frame.id, frame.body.decode(errors="replace"))
+                case Op.RELEASED | Op.FORGET | Op.RETIRE:
+                    if self.exchange is not None:
+                        self.exchange.hear(frame)
+                case Op.ERROR:
+                    self.wire.give_up(f"it refused: {frame.body.decode(errors='replace')}")
+                case _:
+                    self.wire.break_off(f"it sent a frame of kind {frame.op}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
+from rustic_ai.core.errors import MessagingConfigError
 from rustic_ai.core.messaging.core.capabilities import Capabilities
 
 CAPABILITIES = Capabilities(
@@ -58,3 +59,18 @@ def create_embedded_messaging_config(
             **{k: str(v) if isinstance(v, Path) else v for k, v in settings.items()},
         },
     }
+
+
+def token_from(text: str | None) -> bytes | None:
+    """Read a token that stands in a configuration.
+
+    Raises:
+        MessagingConfigError: it is no token.
+    """
+    try:
+        return bytes.fromhex(text) if text is not None else None
+    except ValueError as e:
+        raise MessagingConfigError(
+            summary="backend_config['token'] does not consist of hexadecimal digits",
+            hint="copy the content of the server's token file",
+        ) from e

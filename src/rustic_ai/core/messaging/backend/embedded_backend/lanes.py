@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import heapq
 import itertools
+from collections.abc import Collection, Mapping, Sequence
 
 from rustic_ai.core.messaging.backend.embedded_backend.backend import EmbeddedMessagingBackend
 from rustic_ai.core.messaging.core.message import Message
-from rustic_ai.core.messaging.core.messaging_backend import MessageHandler
+from rustic_ai.core.messaging.core.messaging_backend import MessageHandler, NewPlace
 from rustic_ai.core.messaging.core.priority import Priority
 
 _AGE_BITS = (1 << 61) - 1
@@ -56,39 +57,35 @@ class PriorityLanesMessagingBackend(EmbeddedMessagingBackend):
         """Return the first that was made after `msg_id`."""
         return next(iter(self.get_messages_for_topic_since(topic, msg_id)), None)
 
-    def subscribe(
+    def subscribe_all(
         self,
-        topic: str,
-        handler: MessageHandler,
+        handlers: Mapping[str, MessageHandler],
         *,
         subscriber: str = "",
         durable: bool = False,
-        from_start: bool = False,
+        from_start: Collection[str] = (),
         max_attempts: int = 0,
     ) -> None:
         """Subscribe to all lanes."""
+        super().subscribe_all(
+            {
+                lane: _outside(handler)
+                for topic, handler in handlers.items()
+                for lane in _lanes(topic)
+            },
+            subscriber=subscriber,
+            durable=durable,
+            from_start={lane for topic in from_start for lane in _lanes(topic)},
+            max_attempts=max_attempts,
+        )
 
-        def deliver(message: Message) -> None:
-            _leave_lane(message)
-            handler(message)
+    def _rank_of(self, topic: str) -> int:
+        return int(topic.partition(_MARK)[2] or Priority.NORMAL)
 
-        for priority in Priority:
-            self._subscribe(
-                _lane(topic, priority),
-                deliver,
-                subscriber,
-                durable=durable,
-                from_start=from_start,
-                max_attempts=max_attempts,
-                rank=int(priority),
-            )
-
-    def declare(
-        self, namespace: str, topic: str, subscriber: str, *, from_start: bool = False
-    ) -> None:
-        """Let the server keep messages of all lanes for a subscriber."""
-        for lane in _lanes(topic):
-            super().declare(namespace, lane, subscriber, from_start=from_start)
+    def declare_all(self, namespace: str, places: Sequence[NewPlace]) -> None:
+        """Let the server keep messages of all lanes for subscribers."""
+        lanes = [place._replace(topic=lane) for place in places for lane in _lanes(place.topic)]
+        super().declare_all(namespace, lanes)
 
     def unsubscribe(self, topic: str, *, subscriber: str = "") -> None:
         """End the subscription of all lanes."""
@@ -114,6 +111,16 @@ def _lane(topic: str, priority: int) -> str:
 
 def _lanes(topic: str) -> list[str]:
     return [_lane(topic, priority) for priority in Priority]
+
+
+def _outside(handler: MessageHandler) -> MessageHandler:
+    """Return what hands messages on that do not look as if they came from a lane."""
+
+    def deliver(message: Message) -> None:
+        _leave_lane(message)
+        handler(message)
+
+    return deliver
 
 
 def _age(message: Message) -> int:

@@ -5,12 +5,32 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple, TypeVar
 
 from rustic_ai.core.messaging.backend.embedded_backend.protocol import Frame, Op, Query, pack
 from rustic_ai.core.messaging.backend.embedded_backend.window import with_topic
 from rustic_ai.core.messaging.backend.embedded_backend.wire import Wire
+
+_AT_ONCE = 256
+"""Questions that are sent before their answers are read: many more might block both ends."""
+_Item = TypeVar("_Item")
+
+
+class Question(NamedTuple):
+    """What has one answer."""
+
+    op: Op
+    body: bytes
+    topic: int = 0
+    id: int = 0
+
+
+def pieces(items: Sequence[_Item]) -> Iterator[Sequence[_Item]]:
+    """Yield as many at a time as may be asked for at once."""
+    for start in range(0, len(items), _AT_ONCE):
+        yield items[start : start + _AT_ONCE]
 
 
 @dataclass(slots=True, eq=False)
@@ -32,15 +52,32 @@ class Questions:
         self._asked: dict[int, _Asked] = {}
 
     def ask(self, op: Op, body: bytes, *, topic: int = 0, id_: int = 0) -> Frame:
-        """Ask what has one answer.
+        """Ask what has one answer; errors as of `ask_all`."""
+        (answer,) = self.ask_all([Question(op, body, topic, id_)])
+        return answer
+
+    def ask_all(self, questions: Sequence[Question]) -> list[Frame]:
+        """Ask several at once; returns their answers in this order.
 
         Raises:
             BackendUnavailableError: the server is gone.
         """
-        with self._asking() as (number, asked):
-            self._send(asked, op, body, n=number, topic=topic, id_=id_)
-            self._wire().wait(lambda: bool(asked.answers))
-            return asked.answers.popleft()
+        answers: list[Frame] = []
+        for some in pieces(questions):
+            answers += self._ask_together(some)
+        return answers
+
+    def _ask_together(self, questions: Sequence[Question]) -> list[Frame]:
+        wire = self._wire()
+        with contextlib.ExitStack() as stack:
+            together = [(q, *stack.enter_context(self._asking())) for q in questions]
+            with wire.sending:
+                wire.check()
+                for (op, body, topic, id_), number, asked in together:
+                    asked.frame = pack(op, body, n=number, topic=topic, id=id_)
+                wire.transmit(b"".join(asked.frame for _, _, asked in together))
+            wire.wait(lambda: all(asked.answers for _, _, asked in together))
+            return [asked.answers.popleft() for _, _, asked in together]
 
     def query(self, kind: Query, *, topic: int, start: int, body: bytes) -> Iterator[Frame]:
         """Ask for rows; yields the frames of the answer, the last with ``aux == 0``."""
