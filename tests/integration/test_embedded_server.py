@@ -26,6 +26,7 @@ from rustic_ai.core.messaging.backend.embedded_backend.access import find_server
 from rustic_ai.core.messaging.backend.embedded_backend.config import Overflow
 from rustic_ai.core.messaging.backend.embedded_backend.limits import Limits
 from rustic_ai.core.messaging.backend.embedded_backend.store import Bounds
+from rustic_ai.core.messaging.core.messaging_backend import NewPlace
 from rustic_ai.core.messaging.core.messaging_config import MessagingConfig
 from rustic_ai.core.messaging.core.priority import Priority
 from rustic_ai.core.testing.contracts.messaging_backend import SPACE, TOPIC, Box, message
@@ -262,6 +263,18 @@ def test_what_is_urgent_overtakes() -> None:
     assert box.texts[-1] == "low"
     assert {m.topic_published_to for m in box.messages} == {TOPIC}
     backend.cleanup()
+
+
+def test_a_thousand_topics_at_once(start: Start, connect: Connect) -> None:
+    """Asking for all of them does not stop at what comes for the first ones meanwhile."""
+    client = connect(start())
+    topics, text, box = [f"{SPACE}:{n}" for n in range(1000)], "x" * 20_000, Box()
+    client.declare_all(SPACE, [NewPlace(topic, "a") for topic in topics])
+    for topic in topics:
+        client.send_message(SPACE, topic, message(text))
+    client.subscribe_all(dict.fromkeys(topics, box), subscriber="a", durable=True)
+    wait_until(lambda: len(box.messages) == 1000)
+    assert {m.topic_published_to for m in box.messages} == set(topics)
 
 
 # What outlives it

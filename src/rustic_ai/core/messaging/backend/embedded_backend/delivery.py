@@ -35,8 +35,8 @@ class Delivery:
         self._remember = remember
         self.moved: dict[Topic, None] = {}
         """Topics with parts in slots of which something was acknowledged."""
-        self.stalled: dict[Cursor, None] = {}
-        """Cursors that wait for their session's output to get shorter."""
+        self.stalled: dict[Session, dict[Cursor, None]] = {}
+        """Cursors that wait for the output of a session to get shorter."""
 
     def send(self, session: Session, frame: bytes) -> None:
         """Put a frame into a session's output."""
@@ -100,7 +100,7 @@ class Delivery:
             self._skip(cursor, session)
         while cursor.sent < topic.end and cursor.sent - cursor.acked < cursor.window:
             if session.output_size >= OUTPUT_LIMIT:
-                self.stalled[cursor] = None
+                self.stalled.setdefault(session, {})[cursor] = None
                 return
             run, after = topic.run_at(cursor.sent)
             attempt = 1
@@ -115,7 +115,6 @@ class Delivery:
                 cursor.redelivered += after - cursor.sent
             flags = attempt if cursor.sent >= topic.swept else attempt | HANDLED
             self._deliver(cursor, session, run, cursor.sent, after - cursor.sent, flags)
-        self.stalled.pop(cursor, None)
 
     def _skip(self, cursor: Cursor, session: Session) -> None:
         """Tell a subscriber that what it would get next was dropped."""
@@ -130,8 +129,7 @@ class Delivery:
 
     def go_on(self) -> None:
         """Deliver to those whose output has got shorter."""
-        for cursor in list(self.stalled):
-            session = cursor.session
-            if session is None or session.output_size < OUTPUT_LIMIT // 2:
-                self.stalled.pop(cursor, None)
-                self.pump(cursor)
+        for session in list(self.stalled):
+            if session.gone or session.output_size < OUTPUT_LIMIT // 2:
+                for cursor in self.stalled.pop(session):
+                    self.pump(cursor)

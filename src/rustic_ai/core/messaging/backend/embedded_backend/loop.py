@@ -99,6 +99,7 @@ class Loop:
         core.counted["streams"] = len(self._streams)
         if core.evicted:
             self._drop_evicted()
+        core.drained()
         if core.has_output or self._journal is not None:
             self._flush()
         if self._ending:

@@ -206,7 +206,6 @@ class Places:
             session.cursors.pop(cursor.number, None)
         cursor.session = None
         cursor.idle_since = time.monotonic()
-        self._delivery.stalled.pop(cursor, None)
         if not cursor.durable:
             self.drop(cursor)
         elif lost and cursor.sent > cursor.acked:
@@ -219,7 +218,6 @@ class Places:
         if cursor.session is not None:
             cursor.session.cursors.pop(cursor.number, None)
             cursor.session = None
-        self._delivery.stalled.pop(cursor, None)
         if cursor in cursor.topic.cursors:
             cursor.topic.cursors.remove(cursor)
             if cursor.durable:
