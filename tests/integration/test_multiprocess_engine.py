@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,6 +46,7 @@ class WhereAgent(Agent):
         ctx.send_dict(
             {
                 "variable": os.environ.get("TEST_VARIABLE", ""),
+                "temporary": tempfile.gettempdir(),
                 "cwd": str(Path.cwd()),
                 "leads_session": os.getsid(0) == os.getpid(),
                 "threads": threading.active_count(),
@@ -134,12 +136,15 @@ def test_agents_see_the_moment_of_launch(
     guild: Guild, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Environment and directory are those of the launch; the agent leads its own session."""
+    guild.launch_agent(spec_of(WhereAgent, "before"))  # there is a nursery now
+    guild.remove_agent("before")
     monkeypatch.setenv("TEST_VARIABLE", "now")
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     guild.launch_agent(spec_of(WhereAgent, "w"))
     told = guild.request({}).payload
     assert told["variable"] == "now"
-    assert told["cwd"] == str(tmp_path)
+    assert told["cwd"] == told["temporary"] == str(tmp_path)
     assert told["leads_session"]
     assert told["threads"] == 2  # the one that runs handlers, and the one that obeys the engine
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib
 import inspect
 from collections.abc import Mapping
@@ -94,7 +95,7 @@ class MessagingConfig(BaseModel):
         return found
 
     def _check_keys(self, backend: type[MessagingBackend]) -> None:
-        known = list(inspect.signature(backend).parameters)
+        known = _settings_of(backend)
         for key in self.backend_config:
             if key not in known:
                 near = difflib.get_close_matches(key, known, n=1)
@@ -112,3 +113,8 @@ class MessagingConfig(BaseModel):
             BackendUnavailableError: the store cannot be reached.
         """
         return self.backend_type()(**self.backend_config)
+
+
+@functools.cache
+def _settings_of(backend: type[MessagingBackend]) -> tuple[str, ...]:
+    return tuple(inspect.signature(backend).parameters)

@@ -12,6 +12,7 @@ import select
 import signal
 import socket
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -47,6 +48,7 @@ EXIT_MESSAGING_LOST = 69
 HEARTBEAT = 1.0
 """Seconds between heartbeats."""
 _AGE_JITTER = 0.1
+_SAY_WHERE_TEMPORARY = ("TMPDIR", "TEMP", "TMP")
 
 
 def main(boot: BinaryIO, handover: tuple[int, ...]) -> NoReturn:
@@ -204,6 +206,8 @@ def _move_to(around: dict[str, Any], header: BootHeader) -> None:
         for name, value in environment.items():
             if present.get(name) != value:
                 os.environ[name] = value
+        if any(environment.get(name) != present.get(name) for name in _SAY_WHERE_TEMPORARY):
+            tempfile.tempdir = None  # the nursery has looked for its own
     sys.path[:] = around["sys_path"]
     sys.argv[:] = ["-c", f"rustic-agent:{header.agent_name}"]
     if header.directory is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pickle
 import resource  # noqa: F401 - `limits` needs it
+import tempfile
 
 import msgspec
 
@@ -20,6 +21,7 @@ from rustic_ai.core.guild.execution.multiprocess.boot import BootHeader
 from rustic_ai.core.guild.execution.multiprocess.channel import Stop, decode, encode
 from rustic_ai.core.guild.spec import AgentSpec, BaseAgentProps
 from rustic_ai.core.guild.supervision import NO_LIMITS, ResourceLimits
+from rustic_ai.core.messaging.backend.embedded_backend import create_embedded_messaging_config
 from rustic_ai.core.messaging.core.message import JsonDict
 from rustic_ai.core.messaging.core.messaging_config import MessagingConfig
 from rustic_ai.core.messaging.core.messaging_interface import MessagingInterface
@@ -41,6 +43,8 @@ def warm_up() -> None:
     ResourceLimits.model_validate(header.limits)
     decode(encode(Stop()))
     StopSignal().close()
+    tempfile.gettempdir()  # tries it out by writing a file
+    MessagingConfig.of(create_embedded_messaging_config()).backend_type()
     spec = AgentSpec(name="warm-up", class_name=qualified_name(_Apprentice))
     launch = AgentLaunch("warm-up", "", spec, {})
     config = MessagingConfig(
