@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -174,6 +176,23 @@ def test_a_model_that_was_not_complete_is_learnt() -> None:
     for _ in range(2):
         outbox.post(Unfinished.model_construct(late=None), "t")
     assert_as_composed(post.sent[1], outbox, Unfinished(late=None), "t")
+
+
+@pytest.mark.parametrize(
+    "copied", [copy.copy, copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))]
+)
+def test_a_joined_message_can_be_copied(copied: Callable[[Message], Message]) -> None:
+    """What `send` returns may be kept, copied and pickled as any other message."""
+    post = Post()
+    outbox = Outbox(post)
+    for _ in range(2):
+        outbox.post(Note(text="x"), "t", cause=question(thread=[5]))
+    sent = post.sent[1]
+    assert type(sent) is EncodedMessage
+    sent.attempt = 2
+    again = copied(sent)
+    assert (again, again.envelope, again.attempt) == (sent, sent.envelope, 2)
+    assert encode_message(again) == encode_message(sent)
 
 
 def test_topics_without_end_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 
@@ -65,6 +66,11 @@ class EncodedMessage(Message):
         if self._envelope is None:
             self._envelope = decode_envelope(self.encoded)
         return self._envelope
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Be a message as any other in a copy or a pickle."""
+        about = self.topic_published_to, self.attempt, self.dead_letter
+        return Message.from_envelope, (self.envelope, *about)
 
 
 def encode_envelope(message: Message) -> bytes:
