@@ -237,17 +237,16 @@ class EmbeddedMessagingBackend(MessagingBackend):
                     yield message
 
     def _topic(self, name: str, namespace: str = "") -> int:
-        number = self._topics.get((namespace, name))
-        return self._open_topics([name], namespace)[0] if number is None else number
+        if (namespace, name) not in self._topics:
+            self._open_topics([name], namespace)
+        return self._topics[namespace, name]
 
-    def _open_topics(self, names: Iterable[str], namespace: str = "") -> list[int]:
-        """Return the numbers of topics; those that are not known are asked for together."""
-        keys = [(namespace, name) for name in names]
-        new = [key for key in dict.fromkeys(keys) if key not in self._topics]
+    def _open_topics(self, names: Iterable[str], namespace: str = "") -> None:
+        """Ask for the numbers of topics that are not known, all together."""
+        new = [(namespace, n) for n in dict.fromkeys(names) if (namespace, n) not in self._topics]
         for key, number in zip(new, self._open().open_topics(new), strict=True):
             self._names[number] = key[1]
             self._topics[key] = number
-        return [self._topics[key] for key in keys]
 
     def _renumber(self, numbers: dict[int, int]) -> None:
         """Take the numbers of another server."""
@@ -295,11 +294,11 @@ class EmbeddedMessagingBackend(MessagingBackend):
                 known.receiver = receiver
             else:
                 wanted[topic] = receiver
-        numbers = self._open_topics(wanted)
-        for some in pieces(list(zip(wanted, numbers, strict=True))):
+        self._open_topics(wanted)
+        for some in pieces(list(wanted)):
             subscriptions = {
                 (topic, subscriber): Subscription(
-                    number,
+                    self._topic(topic),
                     subscriber,
                     wanted[topic],
                     start=FROM_START if topic in from_start else FROM_NOW,
@@ -307,7 +306,7 @@ class EmbeddedMessagingBackend(MessagingBackend):
                     max_attempts=max_attempts,
                     rank=self._rank_of(topic),
                 )
-                for topic, number in some
+                for topic in some
             }
             client.subscribe(list(subscriptions.values()))
             self._subscriptions.update(subscriptions)
@@ -324,11 +323,12 @@ class EmbeddedMessagingBackend(MessagingBackend):
 
     def declare_all(self, namespace: str, places: Sequence[NewPlace]) -> None:
         """Let the server keep messages for subscribers."""
-        numbers = self._open_topics([place.topic for place in places], namespace)
-        self._open().declare(
-            (number, place.subscriber, FROM_START if place.from_start else FROM_NOW)
-            for number, place in zip(numbers, places, strict=True)
-        )
+        self._open_topics([place.topic for place in places], namespace)
+        for some in pieces(places):  # another server, with other numbers, may come in between
+            self._open().declare(
+                (self._topic(topic, namespace), name, FROM_START if from_start else FROM_NOW)
+                for topic, name, from_start in some
+            )
 
     def unsubscribe(self, topic: str, *, subscriber: str = "") -> None:
         """End a subscription and its place."""
