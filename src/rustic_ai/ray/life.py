@@ -133,7 +133,7 @@ class ActorLife:
             self._when(self._call("hold", "sentinel"), self._is_gone)
 
     def _has_started(self, answer: Future[Any]) -> None:
-        if answer.exception() is not None:  # the sentinel tells more
+        if self._ended or answer.exception() is not None:  # the sentinel tells more
             return
         told = answer.result()
         if isinstance(told, Outcome):

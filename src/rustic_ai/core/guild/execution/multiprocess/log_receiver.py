@@ -53,14 +53,14 @@ class LogReceiver:
                 logger.exception("a log record of an agent could not be handled")
 
     def _hand_over(self, sent: SentRecord) -> None:
-        target = logging.getLogger(sent.logger)
         if sent.dropped:
             logger.warning(
                 "%d log records of agent %r were lost: handlers do not keep up",
                 sent.dropped,
                 sent.agent_name,
             )
-        if not target.isEnabledFor(sent.level):
+        target = logging.getLogger(sent.logger)
+        if not sent.level or not target.isEnabledFor(sent.level):
             return
         message = f"[{sent.agent_name} {sent.pid}] {sent.message}"
         record = target.makeRecord(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import socket
@@ -10,6 +11,8 @@ import msgspec
 
 MAX_RECORD = 60_000
 """Bytes of a record's text that travel; the rest is cut and said so."""
+_LAST_WORD = 1.0
+"""Seconds that an agent which ends may wait for room to tell how many records were lost."""
 
 
 class SentRecord(msgspec.Struct, frozen=True, array_like=True):
@@ -19,6 +22,7 @@ class SentRecord(msgspec.Struct, frozen=True, array_like=True):
     pid: int
     logger: str
     level: int
+    """0 where there is no record, but only the word that others were lost."""
     message: str
     traceback: str
     created: float
@@ -28,6 +32,27 @@ class SentRecord(msgspec.Struct, frozen=True, array_like=True):
     thread: str
     dropped: int
     """Records of this process that were lost just before."""
+
+    @classmethod
+    def of(cls, agent_name: str, record: logging.LogRecord, dropped: int) -> SentRecord:
+        """Take what travels from a record."""
+        traceback = ""
+        if record.exc_info:
+            traceback = logging.Formatter().formatException(record.exc_info)
+        return cls(
+            agent_name,
+            os.getpid(),
+            record.name,
+            record.levelno,
+            _cut(record.getMessage()),
+            _cut(traceback),
+            record.created,
+            record.pathname,
+            record.lineno,
+            record.funcName or "",
+            record.threadName or "",
+            dropped,
+        )
 
 
 class LogSender(logging.Handler):
@@ -44,24 +69,7 @@ class LogSender(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Send a record, or count it as lost."""
         try:
-            traceback = ""
-            if record.exc_info:
-                traceback = logging.Formatter().formatException(record.exc_info)
-            sent = SentRecord(
-                self._agent_name,
-                os.getpid(),
-                record.name,
-                record.levelno,
-                _cut(record.getMessage()),
-                _cut(traceback),
-                record.created,
-                record.pathname,
-                record.lineno,
-                record.funcName or "",
-                record.threadName or "",
-                self._dropped,
-            )
-            data = self._encode(sent)
+            data = self._encode(SentRecord.of(self._agent_name, record, self._dropped))
         except Exception:  # noqa: BLE001 - a record that cannot be formatted
             self.handleError(record)
             return
@@ -71,6 +79,18 @@ class LogSender(logging.Handler):
             self._dropped += 1
         else:
             self._dropped = 0
+
+    def close(self) -> None:
+        """Tell of what was lost last, which no record will; the agent ends. Idempotent."""
+        with self.lock or contextlib.nullcontext():
+            dropped, self._dropped = self._dropped, 0
+            if dropped:
+                last = logging.LogRecord("", logging.NOTSET, "", 0, "", (), None)
+                self._socket.settimeout(_LAST_WORD)  # stays non-blocking for those who share it
+                with contextlib.suppress(OSError):  # nobody hears it, or not in time
+                    self._socket.send(self._encode(SentRecord.of(self._agent_name, last, dropped)))
+            self._socket.close()
+        super().close()
 
 
 def _cut(text: str) -> str:
