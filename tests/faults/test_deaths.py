@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -297,3 +299,26 @@ def test_slow_handlers_lose_records_and_are_told(
     lost = [r for r in caplog.records if "were lost" in r.message]
     counted = sum(int(r.message.split()[0]) for r in lost)
     assert len(mine) + counted == 5001
+
+
+@METHODS
+def test_records_that_are_lost_last_are_told(
+    free_port: int, caplog: pytest.LogCaptureFixture, method: Any
+) -> None:
+    """Where the agent logs nothing more, its end says how many there were."""
+    goes_on = threading.Event()
+
+    def wait(_: logging.LogRecord) -> bool:
+        return goes_on.wait(30)
+
+    talker = logging.getLogger("tests.talker")
+    talker.addFilter(wait)
+    try:
+        with one_agent(free_port, log_forwarding=True, start_method=method) as (_, guild):
+            ask(guild, "log_much")
+            goes_on.set()
+    finally:
+        talker.removeFilter(wait)
+    mine = [r for r in caplog.records if r.name == "tests.talker"]
+    lost = [r for r in caplog.records if "were lost" in r.message]
+    assert len(mine) + sum(int(r.message.split()[0]) for r in lost) == 5000

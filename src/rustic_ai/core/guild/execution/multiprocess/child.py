@@ -223,6 +223,7 @@ def _leave(code: int, *, with_group: bool) -> NoReturn:
     """
     threading._shutdown()  # type: ignore[attr-defined]  # noqa: SLF001 - waits for threads
     atexit._run_exitfuncs()  # noqa: SLF001
+    logging.shutdown()  # of a fork, `atexit` does not know about it
     finish_output()
     for stream in (sys.__stdout__, sys.__stderr__):
         if stream is not None:
