@@ -121,6 +121,8 @@ class CoreAndModel(RuleBasedStateMachine):
     ) -> None:
         """Take a place; a lasting one is taken from whoever has it."""
         client = self.clients[slot]
+        if client.peer.session.ended:  # it hears of that before it is answered
+            self.read(slot)
         if not client.connected:
             return
         end = len(self.logs[topic])
