@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import mmap
 import os
-import secrets
 import signal
 import socket
 import subprocess
@@ -18,7 +17,6 @@ from typing import Any
 import pytest
 
 from rustic_ai.core.messaging.backend.embedded_backend import EmbeddedMessagingBackend
-from rustic_ai.core.messaging.backend.embedded_backend.dial import Address, dial, dial_channel
 from rustic_ai.core.messaging.backend.embedded_backend.protocol import (
     HEADER,
     HEADER_SIZE,
@@ -31,6 +29,7 @@ from rustic_ai.core.messaging.backend.embedded_backend.shared import ring
 from rustic_ai.core.testing.contracts.messaging_backend import SPACE, TOPIC, message
 from rustic_ai.core.testing.waiting import wait_until
 from tests.chaos import ServerProgram
+from tests.strangers import Stranger
 
 pytestmark = pytest.mark.skipif(not ring.SUPPORTED, reason="needs memory files, and x86")
 
@@ -113,52 +112,29 @@ def test_a_server_killed_under_a_stream(free_port: int, tmp_path: Path) -> None:
     server.close()
 
 
-class Stranger:
-    """A client that speaks frames, and has a ring of its own making."""
+class RingStranger(Stranger):
+    """Has a ring of its own making."""
 
     def __init__(self, port: int) -> None:
-        address = Address("localhost", port, "unix")
-        self.number = secrets.randbits(60) | 1
-        self.link = dial(address, self.number)
-        self.link.socket.settimeout(5)
+        super().__init__(port)
         self.link.socket.sendall(pack(Op.TOPIC, pack_names(SPACE, TOPIC)))
         self.topic = HEADER.unpack(self.link.socket.recv(HEADER_SIZE))[4]
-        self.channel = dial_channel(address)
-        self.channel.settimeout(5)
-
-    def greet(self, number: int | None = None) -> int:
-        """Say that a ring comes; return the kind of the answer."""
-        self.channel.sendall(pack(Op.RING, id=self.number if number is None else number))
-        return self._answer(self.channel)
 
     def offer(self, fd: int) -> int:
         """Give it away; return the kind of the answer."""
         socket.send_fds(self.channel, [pack(Op.RING)], [fd])
-        return self._answer(self.channel)
+        return self.hear(self.channel)
 
     def look(self, written: int) -> int:
         """Say that so much stands there; return the kind of the answer."""
         self.link.socket.sendall(pack(Op.LOOK, id=written))
-        return self._answer(self.link.socket)
-
-    @staticmethod
-    def _answer(sock: socket.socket) -> int:
-        try:
-            data = sock.recv(HEADER_SIZE)
-        except ConnectionResetError:
-            return 0
-        return int(HEADER.unpack(data)[1]) if data else 0
-
-    def close(self) -> None:
-        """Close both connections."""
-        self.link.socket.close()
-        self.channel.close()
+        return self.hear(self.link.socket)
 
 
 @pytest.fixture
-def stranger(owner: EmbeddedMessagingBackend, free_port: int) -> Iterator[Stranger]:
+def stranger(owner: EmbeddedMessagingBackend, free_port: int) -> Iterator[RingStranger]:
     """Give one; others do not notice it."""
-    one = Stranger(free_port)
+    one = RingStranger(free_port)
     yield one
     one.close()
     wait_until(lambda: facts(owner)["connections"] == 1)
@@ -168,9 +144,9 @@ def stranger(owner: EmbeddedMessagingBackend, free_port: int) -> Iterator[Strang
 
 
 @pytest.mark.parametrize("kind", ["not sealed", "another size", "no memory file"])
-def test_a_descriptor_that_is_no_ring(stranger: Stranger, kind: str) -> None:
+def test_a_descriptor_that_is_no_ring(stranger: RingStranger, kind: str) -> None:
     """It is refused, and closed."""
-    assert stranger.greet() == Op.RING
+    assert stranger.greet(Op.RING) == Op.RING
     if kind == "no memory file":
         fd = os.open("/dev/null", os.O_RDONLY)
     else:
@@ -180,24 +156,24 @@ def test_a_descriptor_that_is_no_ring(stranger: Stranger, kind: str) -> None:
     os.close(fd)
 
 
-def test_a_ring_without_a_descriptor(stranger: Stranger) -> None:
+def test_a_ring_without_a_descriptor(stranger: RingStranger) -> None:
     """It costs the connection that should have brought it."""
-    assert stranger.greet() == Op.RING
+    assert stranger.greet(Op.RING) == Op.RING
     stranger.channel.sendall(pack(Op.RING))
-    assert stranger._answer(stranger.channel) == Op.ERROR
+    assert stranger.hear(stranger.channel) == Op.ERROR
 
 
-def test_a_ring_for_nobody(stranger: Stranger) -> None:
+def test_a_ring_for_nobody(stranger: RingStranger) -> None:
     """A client that is not here has none."""
-    assert stranger.greet(12345) == Op.ERROR
+    assert stranger.greet(Op.RING, 12345) == Op.ERROR
 
 
 @pytest.mark.parametrize("harm", ["nonsense", "a part", "too much"])
 def test_what_stands_in_a_ring_is_not_trusted(
-    stranger: Stranger, owner: EmbeddedMessagingBackend, harm: str
+    stranger: RingStranger, owner: EmbeddedMessagingBackend, harm: str
 ) -> None:
     """It costs its own connection alone; a second ring does not take the place of the first."""
-    assert stranger.greet() == Op.RING
+    assert stranger.greet(Op.RING) == Op.RING
     fd = ring.RingWriter.make()
     assert stranger.offer(fd) == Op.RING
     frame = pack_publish(stranger.topic, 1, b"")

@@ -11,7 +11,6 @@ import logging
 import os
 import random
 import resource
-import secrets
 import signal
 import socket
 import time
@@ -23,10 +22,7 @@ import psutil
 import pytest
 
 from rustic_ai.core.messaging.backend.embedded_backend import EmbeddedMessagingBackend
-from rustic_ai.core.messaging.backend.embedded_backend.dial import Address, dial, dial_channel
 from rustic_ai.core.messaging.backend.embedded_backend.protocol import (
-    HEADER,
-    HEADER_SIZE,
     Op,
     pack,
 )
@@ -46,6 +42,7 @@ from tests.shared import (
     pool_of,
     slots_of,
 )
+from tests.strangers import Stranger
 
 SECONDS = float(os.environ.get("RUSTIC_CHAOS_SECONDS", "2"))
 Connect = Callable[..., EmbeddedMessagingBackend]
@@ -187,35 +184,6 @@ def test_a_forked_copy(connect: Connect, free_port: int) -> None:
 # Garbage
 
 
-class Stranger:
-    """A client that speaks frames, with a channel."""
-
-    def __init__(self, port: int) -> None:
-        self.number = secrets.randbits(60) | 1
-        address = Address("localhost", port, "unix")
-        self.link = dial(address, self.number)
-        self.channel = dial_channel(address)
-        self.channel.settimeout(5)
-
-    def open(self, number: int | None = None) -> int:
-        """Open the channel; return the kind of the answer."""
-        self.channel.sendall(pack(Op.CHANNEL, id=self.number if number is None else number))
-        return self.hear()
-
-    def hear(self) -> int:
-        """Return the kind of the next answer; 0: it is closed."""
-        try:
-            data = self.channel.recv(HEADER_SIZE)
-        except ConnectionResetError:
-            return 0
-        return int(HEADER.unpack(data)[1]) if data else 0
-
-    def close(self) -> None:
-        """Close both connections."""
-        self.link.socket.close()
-        self.channel.close()
-
-
 @pytest.fixture
 def stranger(free_port: int, connect: Connect) -> Iterator[Stranger]:
     """Give one; a healthy client works on afterwards."""
@@ -236,7 +204,7 @@ def stranger(free_port: int, connect: Connect) -> Iterator[Stranger]:
 @pytest.mark.parametrize("kind", ["not sealed", "no memory file", "a pipe"])
 def test_a_descriptor_that_could_harm_a_reader(stranger: Stranger, kind: str) -> None:
     """It is refused, and closed."""
-    assert stranger.open() == Op.CHANNEL
+    assert stranger.greet(Op.CHANNEL) == Op.CHANNEL
     pipe = os.pipe()
     fds = {
         "not sealed": os.memfd_create("rustic-test", os.MFD_ALLOW_SEALING),
@@ -244,46 +212,44 @@ def test_a_descriptor_that_could_harm_a_reader(stranger: Stranger, kind: str) ->
         "a pipe": pipe[0],
     }
     socket.send_fds(stranger.channel, [pack(Op.OFFER, id=5)], [fds[kind]])
-    assert stranger.hear() == Op.ERROR
+    assert stranger.hear(stranger.channel) == Op.ERROR
     for fd in {*fds.values(), *pipe}:
         os.close(fd)
 
 
-def test_garbage_on_a_channel(stranger: Stranger, free_port: int) -> None:
+def test_garbage_on_a_channel(stranger: Stranger) -> None:
     """It costs the channel alone, and each descriptor is closed."""
     fd, mapping = make_segment("rustic-test", 4096)
     for seed in range(20):
         rng = random.Random(seed)
-        assert stranger.open() == Op.CHANNEL
+        assert stranger.greet(Op.CHANNEL) == Op.CHANNEL
         with contextlib.suppress(OSError):  # it was closed meanwhile
             for _ in range(30):
                 op = rng.choice([Op.OFFER, Op.OFFER, Op.WANT, Op.WANT, Op.HELLO, Op.FORGET])
                 data = pack(op, rng.randbytes(rng.choice([0, 0, 0, 5])), id=rng.randrange(4))
                 socket.send_fds(stranger.channel, [data], [fd] * rng.randrange(4))
         stranger.channel.close()
-        stranger.channel = dial_channel(Address("localhost", free_port, "unix"))
-        stranger.channel.settimeout(5)
+        stranger.connect()
     os.close(fd)
     del mapping
 
 
 def test_a_channel_of_nobody(stranger: Stranger) -> None:
     """A client that is not here has none."""
-    assert stranger.open(12345) == Op.ERROR
+    assert stranger.greet(Op.CHANNEL, 12345) == Op.ERROR
 
 
 def test_a_second_channel_takes_the_place_of_the_first(
-    stranger: Stranger, server: ServerProgram, free_port: int
+    stranger: Stranger, server: ServerProgram
 ) -> None:
     """The end of the first is seen, and the server does not spin on it."""
-    assert stranger.open() == Op.CHANNEL
+    assert stranger.greet(Op.CHANNEL) == Op.CHANNEL
     first = stranger.channel
-    stranger.channel = dial_channel(Address("localhost", free_port, "unix"))
-    stranger.channel.settimeout(5)
-    assert stranger.open() == Op.CHANNEL
+    stranger.connect()
+    assert stranger.greet(Op.CHANNEL) == Op.CHANNEL
     first.close()
     stranger.channel.sendall(pack(Op.WANT, id=1))
-    assert stranger.hear() == Op.WANT
+    assert stranger.hear(stranger.channel) == Op.WANT
     before = psutil.Process(server.process.pid).cpu_times()
     with pytest.raises(TimeoutError):
         stranger.channel.settimeout(0.5)
