@@ -34,7 +34,6 @@ TOPICS, SIZE, PENDING = 3, 64, 8
 slots = st.integers(0, 2)
 topics = st.integers(0, TOPICS - 1)
 flags = st.sampled_from([0, ACK_NOW])
-numbers = itertools.count(1)
 
 
 class CoreAndModel(RuleBasedStateMachine):
@@ -47,6 +46,7 @@ class CoreAndModel(RuleBasedStateMachine):
     def begin(self, mode: Overflow, history: int) -> None:
         """Begin with three clients and some topics."""
         self.mode = mode
+        self.numbers = itertools.count(1)  # with one for all runs, none could be repeated
         self.core = Core(Bounds(topic_count=history, pending=PENDING * SIZE, overflow=mode))
         self.watcher = Peer(self.core)
         self.logs: list[list[int]] = [[] for _ in range(TOPICS)]
@@ -83,7 +83,7 @@ class CoreAndModel(RuleBasedStateMachine):
         self, client: Client, to: list[int], flag: int, acks: list[bytes] | None = None
     ) -> bytes:
         """Make a unit that a client sends once its server has not got it."""
-        messages = [(topic, next(numbers)) for topic in to]
+        messages = [(topic, next(self.numbers)) for topic in to]
         self.owner.update((id_, client) for _, id_ in messages)
         body = bytes(SIZE - HEADER_SIZE)
         frames = [message(topic, id_, body, flag) for topic, id_ in messages]
@@ -136,7 +136,7 @@ class CoreAndModel(RuleBasedStateMachine):
         if durable:
             self.places[topic, name] = place
         reading = Reading(place, name, window, durable, next=-1, begins=begins)
-        number = next(numbers) % 60_000
+        number = next(self.numbers)
         client.readings[number] = reading
         asked = DURABLE if durable else 0
         frame = subscribe(number, topic, name, start=start, window=window, flags=asked)
