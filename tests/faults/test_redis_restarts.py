@@ -239,27 +239,36 @@ def test_a_database_that_was_emptied(connect: Open, settings: dict[str, Any]) ->
 
 
 @pytest.mark.timeout(120)
+@pytest.mark.parametrize("lacks", [False, True], ids=["up to date", "lacks the last"])
 def test_a_fail_over_to_a_replica(
-    own: RedisServer, tmp_path: Path, opened: list[MessagingBackend]
+    own: RedisServer, tmp_path: Path, opened: list[MessagingBackend], lacks: bool
 ) -> None:
-    """The primary dies, its replica takes over: with `replicas`, nothing is lost or doubled."""
+    """The primary dies, its replica takes over: with `replicas`, nothing is lost or doubled.
+
+    Not even where it lacks what the primary has already shown to subscribers, and what its
+    publishers store once more since it was not confirmed.
+    """
     with redis_server(tmp_path / "replica", SAFE) as replica:
         replica.ask(f"REPLICAOF 127.0.0.1 {own.port}")
         wait_until(lambda: "master_link_status:up" in replica.ask("INFO replication"), timeout=30)
         connect = opener({**own.settings, "replicas": 1}, opened)
         publisher, relay, box = connect(), connect(), Box()
-        relayed = relay_to(relay, OUT)
+        relay_to(relay, OUT)
         publisher.subscribe(OUT, box, subscriber="sink", durable=True)
         publisher.start()
         for n in range(2000):
             publisher.send_message(SPACE, TOPIC, message(str(n)))
-            if n == 1000:
-                wait_until(lambda: len(relayed) > 500)
+            if n == 1000 and lacks:
+                wait_until(lambda: len(box.messages) > 1000)
+                replica.ask("REPLICAOF NO ONE")
+            if n == 1100:
+                wait_until(lambda: len(box.messages) > (1001 if lacks else 500))
                 own.kill()
                 replica.ask(f"CONFIG SET port {own.port}")  # as a virtual address would move
                 replica.port = own.port
-                wait_until(lambda: int(_field(replica, "total_error_replies")) > 0)  # READONLY
-                replica.ask("REPLICAOF NO ONE")
+                if not lacks:
+                    wait_until(lambda: int(_field(replica, "total_error_replies")) > 0)  # READONLY
+                    replica.ask("REPLICAOF NO ONE")
                 third = RedisServer(tmp_path / "third", SAFE)  # else no replica is left
                 third.ask(f"REPLICAOF 127.0.0.1 {replica.port}")
         try:

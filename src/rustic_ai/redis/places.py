@@ -72,7 +72,7 @@ class Places:
         begin = "0" if place.from_start else "$"
         group = f"{place.subscriber}@{self._store.token}"  # its reader makes it one of its own
         words = [place.subscriber, self._store.token, begin, place.topic, group, "0"]
-        _, position, _, crash, crashes, seen = self._store.run(TAKE, names, words)
+        _, position, crash, crashes, seen = self._store.run(TAKE, names, words)
         if place.max_attempts and int(crashes) >= place.max_attempts:
             after = self._store.call("XRANGE", held.stream, b"(" + position, "+", "COUNT", 1)
             if after and after[0][0] == crash:

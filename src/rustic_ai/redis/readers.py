@@ -269,9 +269,9 @@ class GroupReader(Reader):
                 self.remove(held)
                 return
             reply = TAKE.run(link, names, [*words, "0"])
-        is_new, position, newest, *_ = reply
+        is_new, position, *_ = reply
         if not is_new:
-            held.resume(self._group, newest)
+            held.resume(self._group, _last_read(link, held))
             return
         logger.warning(
             "Redis at %s has lost the place of %r in topic %r, and what waited there; "
@@ -283,6 +283,20 @@ class GroupReader(Reader):
     def _holds(self, held: Held) -> bool:
         with self._changed:
             return held in self._held
+
+
+def _last_read(link: Link, held: Held) -> bytes:
+    """Return the last entry that was read and that the stream still has; 0-0 where it has none.
+
+    A server that lost some at its end may have others in their place, by its own clock.
+    """
+    end = held.last
+    while found := link.call("XREVRANGE", held.stream, end, "-", "COUNT", 1):
+        entry = bytes(found[0][0])
+        if held.has_read(entry):
+            return entry
+        end = b"(" + entry
+    return b"0-0"
 
 
 class PlainReader(Reader):

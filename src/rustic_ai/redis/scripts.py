@@ -126,8 +126,8 @@ TAKE = Script.of(
 -- Makes a durable place, or takes it over from whoever has it.
 -- KEYS: holders, stream, topics that the subscriber holds
 -- ARGV: subscriber, token, where a new place begins, topic, group, '1': only if it is ours already
--- Returns: whether it is new, position, newest entry of the stream, and of the message at which
--- holders crashed: its id, how often they did, and the last id that one of them had in hand
+-- Returns: whether it is new, position, and of the message at which holders crashed: its id, how
+-- often they did, and the last id that one of them had in hand
 local holders, stream = KEYS[1], KEYS[2]
 local name, token, mine = ARGV[1], ARGV[2], ARGV[5]
 local found = redis.call('HMGET', holders, 'group:' .. name, 'owner:' .. name, 'crash:' .. name)
@@ -165,8 +165,7 @@ else
 end
 redis.call('HSET', holders, 'group:' .. name, mine, 'owner:' .. name, token)
 redis.call('SADD', KEYS[3], ARGV[4])
-local newest = pairs_of(redis.call('XINFO', 'STREAM', stream))['last-generated-id']
-return {new, position, newest, crash[1], crash[2], crash[3]}
+return {new, position, crash[1], crash[2], crash[3]}
 """,
 )
 
