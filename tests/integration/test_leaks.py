@@ -31,7 +31,13 @@ def test_what_is_left_is_named(leak_check: LeakCheck, tmp_path: Path) -> None:
     thread.start()
     sock = socket.socket()
     (tmp_path / "left").write_text("")
-    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    process = subprocess.Popen(
+        [sys.executable, "-c", "print(flush=True); input()"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    process.stdout.readline()  # `Popen` returns while the kernel still sets its environment up
     left = "\n".join(check.left_behind(before, timeout=0))
     for words in (f"process {process.pid}", "thread leaky", "file descriptors", "left"):
         assert words in left
