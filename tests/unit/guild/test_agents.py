@@ -151,3 +151,9 @@ def test_a_dependency_is_a_resolver_or_a_value(fields: dict[str, object], text: 
     with pytest.raises(ValidationError, match=text):
         DependencySpec.model_validate(fields)
     assert DependencySpec.of(None).is_value
+
+
+def test_a_name_in_the_place_of_a_class_is_refused() -> None:
+    """A builder that gets a name says what takes one."""
+    with pytest.raises(TypeError, match=r"not 'a\.B'; .*set_class_name"):
+        AgentBuilder("a.B")  # type: ignore[arg-type]

@@ -26,6 +26,9 @@ class AgentBuilder:
 
     Args:
         agent_class: the class, where it is at hand; otherwise `set_class_name`.
+
+    Raises:
+        TypeError: it is no class.
     """
 
     def __init__(self, agent_class: type[Agent[Any]] | None = None) -> None:
@@ -33,6 +36,11 @@ class AgentBuilder:
         self._topics: list[str] = []
         self._dependencies: dict[str, DependencySpec] = {}
         if agent_class is not None:
+            if not isinstance(agent_class, type):
+                raise TypeError(
+                    f"AgentBuilder takes the class of an agent, not {agent_class!r}; "
+                    "where you have its name: AgentBuilder().set_class_name(...)"
+                )
             self._fields["class_name"] = name_of(agent_class)
 
     def set_id(self, agent_id: str) -> AgentBuilder:
