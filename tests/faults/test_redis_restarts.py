@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import socket
 import threading
 import time
@@ -260,6 +261,9 @@ def test_a_fail_over_to_a_replica(
             publisher.send_message(SPACE, TOPIC, message(str(n)))
             if n == 1000 and lacks:
                 wait_until(lambda: len(box.messages) > 1000)
+                wait_until(
+                    lambda: _has_confirmed_all(own)
+                )  # else the relay waits for it from now on
                 replica.ask("REPLICAOF NO ONE")
             if n == 1100:
                 wait_until(lambda: len(box.messages) > (1001 if lacks else 500))
@@ -280,6 +284,13 @@ def test_a_fail_over_to_a_replica(
             while opened:
                 opened.pop().cleanup()
             third.close()
+
+
+def _has_confirmed_all(primary: RedisServer) -> bool:
+    """Say whether the replica has told that it has all."""
+    told = primary.ask("INFO replication")
+    confirmed = re.search(r"offset=(\d+)", told)
+    return confirmed is not None and f"master_repl_offset:{confirmed[1]}" in told
 
 
 def _field(server: RedisServer, name: str) -> str:

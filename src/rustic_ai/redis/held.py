@@ -113,14 +113,14 @@ class Held:
                 self.last = entry
                 if self.place.durable:
                     content = hash(fields[1])
+                    self._recent[entry] = content
+                    if len(self._recent) > _REMEMBERED:
+                        self._forgotten = position_of(self._recent.popitem(last=False)[0])
                     known = self._lost.pop(content, None)
                     if known is not None:  # lost with its store, and stored again by its publisher
                         self._settle_with(known, entry, again)
                         continue
                     self._in_hand.add(entry)
-                    self._recent[entry] = content
-                    if len(self._recent) > _REMEMBERED:
-                        self._forgotten = position_of(self._recent.popitem(last=False)[0])
                 deliveries.append(Delivery(self.place, fields[1], self._attempt(entry), entry))
         return deliveries, again
 

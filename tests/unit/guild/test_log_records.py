@@ -64,6 +64,7 @@ def test_an_agent_that_nobody_hears_ends_all_the_same(
     stuck, gone = LogSender(far.fileno(), "a"), LogSender(far.fileno(), "b")
     flood(stuck)
     stuck.close()
+    assert all(decode(near.recv(1 << 18)).level for _ in range(100)), "there was no room for it"
     flood(gone)
     near.close()
     gone.close()

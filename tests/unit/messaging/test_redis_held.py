@@ -40,6 +40,8 @@ def test_what_was_lost_and_is_stored_again_is_not_delivered_again(held: Held) ->
     deliveries, again = held.received([*entries(2), *entries(3, 4, 5, 6, at=10)])
     assert [d.record for d in deliveries] == [b"record 6"]
     assert again == [b"2-0", b"13-0"]
+    assert held.has_read(b"15-0")
+    assert not held.has_read(b"17-0")
     assert held.settled([b"4-0", b"16-0"]) == [b"14-0"]
     assert held.settled([b"5-0"]) == [b"15-0"]
     deliveries, again = held.received(entries(5, at=20))
