@@ -265,9 +265,9 @@ def test_the_word_travels_with_other_output() -> None:
     for count, told in ((7, []), (1, [8])):
         messages = b"".join(message(topic, n) for n in range(count))
         core.received(peer.session, messages + question)
-        assert core.has_output
+        assert core.dirty
         assert core.take_dirty() == [peer.session]
-        assert not core.has_output
+        assert not core.dirty
         assert words(peer.take()) == told
 
 

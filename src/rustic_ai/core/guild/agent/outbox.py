@@ -84,8 +84,12 @@ class Outbox:
         """
         message: Message | None = None
         names = topics if isinstance(topics, str) else tuple(topics)
-        is_plain = format is None and priority is None and ttl is None
-        is_plain = is_plain and not (recipients or is_error or pickle)
+        is_plain = (
+            format is None
+            and priority is None
+            and ttl is None
+            and not (recipients or is_error or pickle)
+        )
         if is_plain:
             message = self._templates.fill(payload, names, cause)
         if message is None:

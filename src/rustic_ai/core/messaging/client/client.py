@@ -99,7 +99,7 @@ class SimpleClient(Client):
     def publish(self, message: Message, *, now: bool = False) -> None:
         """Store the message in each of its topics; a durable client does not wait for it."""
         if self._durable:
-            self._messaging.send(message, now=now)
+            self._messaging.send(message, now)
         else:
             self._messaging.publish(message)
 

@@ -51,7 +51,7 @@ class MessagingInterface:
         for topic in message.topics:
             self.backend.store_message(self.namespace, self._prefix + topic, message)
 
-    def send(self, message: Message, *, now: bool = False) -> None:
+    def send(self, message: Message, now: bool = False) -> None:  # noqa: FBT001, FBT002
         """Hand the message over for each of its topics; see `MessagingBackend.send_message`."""
         full_names = self._full_names
         for topic in message.topics:

@@ -12,17 +12,18 @@ class StopSignal:
 
     def __init__(self) -> None:
         self._bell = Bell()
-        self._set = False
+        self.stopped = False
+        """What `is_set` says."""
 
     def set(self) -> None:
         """Wake everybody who waits, now and later."""
-        if not self._set:
-            self._set = True
+        if not self.stopped:
+            self.stopped = True
             self._bell.ring()
 
     def is_set(self) -> bool:
         """Say whether it was set."""
-        return self._set
+        return self.stopped
 
     def fileno(self) -> int:
         """Return the descriptor that becomes readable when set; -1 when closed."""

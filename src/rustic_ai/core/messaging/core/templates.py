@@ -25,6 +25,13 @@ _SHORT = tuple(bytes([0xC4, size]) for size in range(256))
 """MessagePack of the sizes of short byte strings."""
 _MIDDLE = struct.Struct(">BH").pack
 _LONG = struct.Struct(">BI").pack
+_NORMAL = int(Priority.NORMAL)
+_NO_CAUSE = encode_field(None)
+_BEGINS_THREAD = b"\x91\xcf"
+"""MessagePack of an array of one number of 64 bits, but for the number."""
+_PLAIN_REST = b"".join(map(encode_field, ((), None, False)))
+"""What stands between the thread and the trace context: nobody is tagged, no time to live, no
+error."""
 _MOST = 1024
 """Templates that are kept: names of topics may be without end."""
 
@@ -38,14 +45,10 @@ class _Template(NamedTuple):
     topics: tuple[str, ...]
 
 
-class _Ending(NamedTuple):
-    """What answers to one message have after their payload."""
-
-    cause_id: int | None
-    """The message; None: they answer none."""
-    priority: int
-    pieces: tuple[bytes, ...]
-    """The id of the message itself stands between two: it begins a thread."""
+_Ending = tuple[int | None, int, tuple[bytes, ...]]
+"""What answers to one message have after their payload: id of that message, None where they answer
+none; their priority; and pieces, between two of which the id of the message itself stands, since it
+begins a thread."""
 
 
 class Templates:
@@ -69,26 +72,28 @@ class Templates:
         template = self._templates.get((type(payload), topics))
         if template is None:
             return None
+        to_json, beginning, names = template
         try:
-            body = template.to_json(payload)
+            body = to_json(payload)
         except PydanticSerializationError:
             return None
         ending = self._ending  # others may set it: several threads may send
-        if ending[0] != (None if cause is None else cause.envelope.id):
-            ending = self._ending = _ending_of(None if cause is None else cause.envelope)
+        source = None if cause is None else cause.envelope
+        if ending[0] != (None if source is None else source.id):
+            ending = self._ending = _ending_of(source)
         message_id, size = next_id(ending[1]), len(body)
         raw = message_id.to_bytes(8, "big")
         encoded = b"".join(
             (
                 _HEAD,
                 raw,
-                template[1],
+                beginning,
                 _SHORT[size] if size < 256 else _size_of(size),
                 body,
                 raw.join(ending[2]),
             )
         )
-        return EncodedMessage.of(encoded, message_id, template[2])
+        return EncodedMessage.of(encoded, message_id, names)
 
     def learn(self, payload: Any, topics: str | tuple[str, ...], message: Message) -> None:
         """Take a message as the pattern for such payloads to `topics`, where it is plain."""
@@ -104,16 +109,14 @@ class Templates:
 
 
 def _ending_of(cause: Envelope | None) -> _Ending:
-    question = thread = trace = None
-    priority = int(Priority.NORMAL)
-    if cause is not None:
-        question, thread, trace = cause.id, cause.thread, cause.traceparent
-        priority = id_priority(question)
-    rest = b"".join(map(encode_field, ((), None, False, trace)))
-    pieces: tuple[bytes, ...] = encode_field(question) + b"\x91\xcf", rest
-    if thread:
-        pieces = (encode_field(question) + encode_field(thread) + rest,)
-    return _Ending(question, priority, pieces)
+    if cause is None:
+        return None, _NORMAL, (_NO_CAUSE + _BEGINS_THREAD, _PLAIN_REST + encode_field(None))
+    question, rest = cause.id, _PLAIN_REST + encode_field(cause.traceparent)
+    if not cause.thread:
+        pieces: tuple[bytes, ...] = encode_field(question) + _BEGINS_THREAD, rest
+    else:
+        pieces = (encode_field(question) + encode_field(cause.thread) + rest,)
+    return question, id_priority(question), pieces
 
 
 def _size_of(size: int) -> bytes:

@@ -39,6 +39,7 @@ from rustic_ai.core.messaging.backend.embedded_backend.protocol import (
     FROM_NOW,
     FROM_START,
     HANDLED,
+    HEADER_SIZE,
     Frame,
     Query,
     messages_in,
@@ -60,8 +61,6 @@ if TYPE_CHECKING:
     from rustic_ai.core.messaging.backend.embedded_backend.launcher import OwnedServer
 
 logger = logging.getLogger(__name__)
-
-_HEADER_SIZE = 24
 
 
 class EmbeddedMessagingBackend(MessagingBackend):
@@ -169,7 +168,7 @@ class EmbeddedMessagingBackend(MessagingBackend):
         client = self._open()
         unit = client.publish(self._frame(namespace, topic, message, flags=1))
         if unit:
-            client.wait_stored(unit)
+            client.outgoing.wait_stored(unit)
 
     def send_message(
         self, namespace: str, topic: str, message: Message, *, now: bool = False
@@ -229,7 +228,7 @@ class EmbeddedMessagingBackend(MessagingBackend):
         client = self._open()
         for rows in answers:
             view = memoryview(rows.raw)
-            for stored in messages_in(rows.raw, _HEADER_SIZE):
+            for stored in messages_in(rows.raw, HEADER_SIZE):
                 name = self._names.get(stored.topic)
                 body = view[stored.start : stored.end]
                 message = message_of(body, stored.flags | HANDLED, name, 1, client)

@@ -6,7 +6,6 @@ import contextlib
 import logging
 import secrets
 import socket
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from threading import get_ident
 from typing import TYPE_CHECKING
@@ -14,7 +13,6 @@ from typing import TYPE_CHECKING
 from rustic_ai.core.errors import (
     BackendClosedError,
     BackendUnavailableError,
-    BackPressureError,
     MessageTooLargeError,
 )
 from rustic_ai.core.messaging.backend.embedded_backend.dial import Link
@@ -24,12 +22,15 @@ from rustic_ai.core.messaging.backend.embedded_backend.inbox import (
     Parcel,
     Subscription,
 )
+from rustic_ai.core.messaging.backend.embedded_backend.outgoing import Outgoing
 from rustic_ai.core.messaging.backend.embedded_backend.protocol import (
+    DELIVER,
     FLAGS_AT,
     HEADER_SIZE,
     LARGE,
     MAX_STEP,
     SHARED,
+    Fields,
     Frame,
     Op,
     Query,
@@ -39,10 +40,10 @@ from rustic_ai.core.messaging.backend.embedded_backend.protocol import (
 )
 from rustic_ai.core.messaging.backend.embedded_backend.questions import Question, Questions
 from rustic_ai.core.messaging.backend.embedded_backend.revival import restore
-from rustic_ai.core.messaging.backend.embedded_backend.shortcut import LOOK_AFTER, Shortcut
+from rustic_ai.core.messaging.backend.embedded_backend.shortcut import Shortcut
 from rustic_ai.core.messaging.backend.embedded_backend.step import Step
 from rustic_ai.core.messaging.backend.embedded_backend.window import SendWindow
-from rustic_ai.core.messaging.backend.embedded_backend.wire import ANSWER_DEADLINE, Wire
+from rustic_ai.core.messaging.backend.embedded_backend.wire import Wire
 from rustic_ai.core.messaging.core.attachment import Place
 from rustic_ai.core.messaging.core.stop_signal import StopSignal
 
@@ -51,12 +52,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-ACK_DELAY = 0.005
-"""Seconds that the word of handled messages may wait for more of them: it only gives credit."""
-_LOAN_LOOK = 1.0
-"""Seconds after which an idle client looks whether parts that it held are not in use any more."""
-DRAIN_DEADLINE = 5.0
-"""Seconds that a client waits at its end for the word that its messages are stored."""
+_ACK_DELAY = 5
+"""Milliseconds that the word of handled messages may wait for more: it only gives credit."""
+_LOAN_LOOK = 1000
+"""Milliseconds after which an idle client looks whether parts that it held are out of use."""
 
 
 class ServerClient:
@@ -100,7 +99,8 @@ class ServerClient:
         self.wire = Wire(
             lambda: dial(self.number), address, patience, self._take_in, lambda k: restore(self, k)
         )
-        self._shortcut = Shortcut(self.wire, self.number, open_channel)
+        shortcut = Shortcut(self.wire, self.number, open_channel)
+        self.outgoing = Outgoing(self.wire, self.window, shortcut)
 
     # What callers want
 
@@ -124,9 +124,10 @@ class ServerClient:
             if len(frame) > wire.link.max_frame:
                 self._check_size(frame)
             if step.running and not now and step.thread == get_ident():
-                step.add(frame)
+                step.frames.append(frame)
+                step.size += len(frame)
                 return 0
-            return self._send_unit(frame)
+            return self.outgoing.send(frame)
         except BaseException:
             self._take_back([frame])
             raise
@@ -136,46 +137,6 @@ class ServerClient:
         limit = link.max_payload if frame[FLAGS_AT] & LARGE else link.max_frame
         if len(frame) > limit:
             raise MessageTooLargeError(size=len(frame) - HEADER_SIZE, limit=limit - HEADER_SIZE)
-
-    def _send_unit(self, frame: bytes) -> int:
-        window, wire = self.window, self.wire
-        if window.is_full():
-            self._await_room()
-        unit = wire.send_unit(frame, window)
-        if not unit % LOOK_AFTER:
-            self._shortcut.look()
-        if window.refusals:
-            self._raise_refusal()
-        return unit
-
-    def _await_room(self) -> None:
-        deadline = time.monotonic() + ANSWER_DEADLINE
-        try:
-            self.wire.wait(lambda: not self.window.is_full(), deadline)
-        except BackendUnavailableError as e:
-            if time.monotonic() >= deadline:
-                raise BackPressureError(
-                    reason=f"the server has taken no message for {ANSWER_DEADLINE:g} s"
-                ) from e
-            raise
-
-    def _raise_refusal(self) -> None:
-        with self.wire.state:
-            refusals = self.window.refusals
-            if not refusals:
-                return
-            reason = refusals.pop(min(refusals))
-        raise BackPressureError(reason=reason)
-
-    def wait_stored(self, unit: int) -> None:
-        """Wait until the server has stored a unit.
-
-        Raises:
-            BackPressureError: it will not.
-        """
-        self.wire.wait(lambda: self.window.accepted >= unit)
-        if unit in self.window.refusals:
-            raise BackPressureError(reason=self.window.refusals.pop(unit))
 
     def open_topics(self, names: Sequence[tuple[str, str]]) -> list[int]:
         """Return the numbers of topics, made on first use, by namespace and name."""
@@ -235,15 +196,19 @@ class ServerClient:
             BackendUnavailableError: the server is gone, and did not come back.
             BackPressureError: what a handler sent could not be stored.
         """
-        self._step.claim()
+        wire, inbox, step = self.wire, self.inbox, self._step
+        waiting, run = inbox.waiting, step.run
+        step.claim()
         try:
-            while not (stop.is_set() or self.wire.closed):
-                with self.wire.state:
-                    parcel = self.inbox.take()
-                if parcel is None:
+            while not (stop.stopped or wire.closed):
+                if not waiting:
                     self._rest(stop)
-                else:
-                    self._step.run(parcel, stop, self._acknowledgements, self._overtaken)
+                elif step.is_due():
+                    step.flush(self._acknowledgements())
+                with wire.state:
+                    parcel = inbox.take()
+                if parcel is not None:
+                    run(parcel, stop, self._acknowledgements, self._overtaken)
         except BackendClosedError:
             return
         finally:
@@ -253,16 +218,17 @@ class ServerClient:
 
     def _rest(self, stop: StopSignal) -> None:
         """Wait for messages. The word that some were handled waits for company, for a moment."""
-        waits = not self._step.has_frames and 0 < self.inbox.unacknowledged_count() < WINDOW // 4
-        patience: float | None = ACK_DELAY
+        step, waiting = self._step, self.inbox.waiting
+        waits = not step.frames and 0 < self.inbox.unacknowledged_count() < WINDOW // 4
+        patience: float | None = _ACK_DELAY
         if not waits:
-            self._step.flush(self._acknowledgements(at_rest=True))
+            step.flush(self._acknowledgements(at_rest=True))
             patience = None
             if self.exchange is not None and self.exchange.loans.any_held:
                 patience = _LOAN_LOOK
-        self.wire.read_next(stop, self.inbox.any, patience)
-        if waits and not self.inbox.any():
-            self._step.flush(self._acknowledgements())
+        self.wire.read_next(stop, waiting, patience)
+        if waits and not waiting:
+            step.flush(self._acknowledgements())
 
     def _overtaken(self, parcel: Parcel) -> bool:
         """Look for something more urgent than the rest of a parcel, which then waits."""
@@ -277,7 +243,7 @@ class ServerClient:
     def close(self) -> None:
         """Say goodbye, once what was sent is stored; every call from now on is refused."""
         if not self.wire.closed:
-            self._drain()
+            self.outgoing.drain()
             if self.exchange is not None:
                 self.run_errands()
             self.wire.close()
@@ -286,25 +252,22 @@ class ServerClient:
             if self.exchange is not None:
                 self.exchange.close()
 
-    def _drain(self) -> None:
-        window, deadline = self.window, time.monotonic() + DRAIN_DEADLINE
-        if window.accepted < window.sent:
-            with contextlib.suppress(BackendUnavailableError, BackendClosedError):
-                self.wire.wait(lambda: window.accepted >= window.sent, deadline)
-        if window.accepted < window.sent:
-            left = window.sent - window.accepted
-            logger.warning("%d messages may not have reached the message server", left)
-
     # Sending
 
-    def _send_step(self, acks: bytes, frames: list[bytes]) -> None:
-        """Send acknowledgements, and with them what handlers sent, as one unit."""
+    def _send_step(self, acks: bytes, frames: list[bytes], size: int) -> None:
+        """Send acknowledgements, and with them what handlers sent, `size` bytes, as one unit."""
+        wire = self.wire
         if not frames:
-            with self.wire.sending:
-                self.wire.transmit(acks)
-            return
+            with wire.sending:
+                wire.transmit(acks)
+        elif self.exchange is None and len(acks) + size < wire.link.max_frame:  # nearly always
+            self.outgoing.send(pack_step(acks, frames))
+        else:
+            self._send_large_step(acks, frames, size)
+
+    def _send_large_step(self, acks: bytes, frames: list[bytes], size: int) -> None:
+        """Send a step that may have parts, or not fit into one unit."""
         room, flags = self.wire.link.max_frame * MAX_STEP - HEADER_SIZE - len(acks), 0
-        size = sum(map(len, frames))
         if size > room or self.exchange is not None:
             for frame in frames:
                 flags |= frame[FLAGS_AT] & (LARGE | SHARED)
@@ -314,9 +277,9 @@ class ServerClient:
         try:
             if size > room:  # too large for one unit: the word goes with the last
                 for frame in frames[:-1]:
-                    self._send_unit(frame)
+                    self.outgoing.send(frame)
                 frames = frames[-1:]
-            self._send_unit(pack_step(acks, frames, flags))
+            self.outgoing.send(pack_step(acks, frames, flags))
         except BaseException:
             self._take_back(unsent)
             raise
@@ -332,12 +295,7 @@ class ServerClient:
         if self.exchange is not None:
             self.run_errands(at_rest=at_rest)
         with self.wire.state:
-            due = self.inbox.unacknowledged()
-        parts = []
-        for subscription in due:
-            subscription.acked = subscription.handled
-            parts.append(pack_ack(subscription.number, subscription.acked))
-        return b"".join(parts)
+            return self.inbox.acknowledgements(at_rest=at_rest)
 
     # Shared memory
 
@@ -375,26 +333,31 @@ class ServerClient:
             with self.wire.sending:  # before the lock: an acknowledgement could overtake the word
                 self.wire.transmit(exchange.errands(at_rest=at_rest or not self.inbox.all()))
 
-    def _take_in(self, frames: list[Frame]) -> None:
+    def _take_in(self, frames: Sequence[Fields]) -> None:
         """Take frames, under `state`."""
-        for frame in frames:
-            match frame.op:
-                case Op.DELIVER:
-                    self.inbox.put(frame, HEADER_SIZE)
-                case Op.PUBLISHED:
-                    self.window.accept(frame.id)
-                case Op.TOPIC | Op.ROWS | Op.DECLARE | Op.DISOWN | Op.HOLD:
-                    self.questions.answer(frame)
-                case Op.SUBSCRIBE:
-                    self.inbox.confirm(frame.aux, frame.id, self.wire.link.epoch)
-                case Op.UNSUBSCRIBE:
-                    self.inbox.remove(frame.aux)
-                case Op.REFUSED:
-                    self.window.refuse(frame.id, frame.body.decode(errors="replace"))
-                case Op.RELEASED | Op.FORGET | Op.RETIRE:
-                    if self.exchange is not None:
-                        self.exchange.hear(frame)
-                case Op.ERROR:
-                    self.wire.give_up(f"it refused: {frame.body.decode(errors='replace')}")
-                case _:
-                    self.wire.break_off(f"it sent a frame of kind {frame.op}")
+        for fields in frames:
+            if fields[0] == DELIVER:
+                self.inbox.put(fields)
+            else:
+                self._hear(Frame(*fields))
+
+    def _hear(self, frame: Frame) -> None:
+        """Take a frame that is no message."""
+        match frame.op:
+            case Op.PUBLISHED:
+                self.window.accept(frame.id)
+            case Op.TOPIC | Op.ROWS | Op.DECLARE | Op.DISOWN | Op.HOLD:
+                self.questions.answer(frame)
+            case Op.SUBSCRIBE:
+                self.inbox.confirm(frame.aux, frame.id, self.wire.link.epoch)
+            case Op.UNSUBSCRIBE:
+                self.inbox.remove(frame.aux)
+            case Op.REFUSED:
+                self.window.refuse(frame.id, frame.body.decode(errors="replace"))
+            case Op.RELEASED | Op.FORGET | Op.RETIRE:
+                if self.exchange is not None:
+                    self.exchange.hear(frame)
+            case Op.ERROR:
+                self.wire.give_up(f"it refused: {frame.body.decode(errors='replace')}")
+            case _:
+                self.wire.break_off(f"it sent a frame of kind {frame.op}")

@@ -21,7 +21,6 @@ from rustic_ai.core.messaging.backend.embedded_backend.protocol import (
     HEADER,
     HEADER_SIZE,
     LARGE,
-    MAX_GREETING,
     MAX_STEP,
     PUBLISH,
     RESUME,
@@ -71,9 +70,14 @@ class Core:
         self.life = life
         self.store = Store(bounds or Bounds())
         self._journal = journal
-        self._dirty: dict[Session, None] = {}
+        self.dirty: dict[Session, None] = {}
+        """Sessions that got output which `take_dirty` has not told of."""
         self.clients = Clients(self.limits.producers, self._forget_units)
-        self._delivery = Delivery(self._dirty, self._remember)
+        self._delivery = Delivery(self.dirty, self._remember if journal is not None else None)
+        self.moved = self._delivery.moved
+        """Topics whose slots `settle` looks at, which may bring output, too."""
+        self.stalled = self._delivery.stalled
+        """Those who wait for output to be sent; `drained` goes on with them."""
         self.book = Book(
             self.clients.session_of, self._delivery.send, self._delivery.moved, self._swept
         )
@@ -149,7 +153,7 @@ class Core:
             self._places.detach(cursor, lost=not session.said_goodbye)
             self._room_may_have_come(cursor.topic)
         self.clients.left(session)
-        self._dirty.pop(session, None)
+        self.dirty.pop(session, None)
 
     def received(self, session: Session, data: bytes) -> None:
         """Apply what a client sent.
@@ -165,18 +169,18 @@ class Core:
         used = self._take(session, data) if not session.channel_of else 0
         if session.channel_of and used < len(data):
             raise ProtocolError(summary="more on a channel than its greeting")
-        session.buffer = bytearray(data[used:]) if used < len(data) else bytearray()
+        if used < len(data):
+            session.buffer = bytearray(data[used:])
+        elif session.buffer:
+            session.buffer = bytearray()
 
     def _take(self, session: Session, data: bytes) -> int:
         offset, end = 0, len(data)
         session.wanted = HEADER_SIZE
         while end - offset >= HEADER_SIZE:
             length, op, flags, aux, topic, n, id_ = _unpack(data, offset)
-            if not HEADER_SIZE <= length <= self._longest(session, op, flags):
-                raise ProtocolError(
-                    summary=f"a frame of {length:,} bytes (allowed: {HEADER_SIZE} to "
-                    f"{self._longest(session, op, flags):,})"
-                )
+            if not HEADER_SIZE <= length <= session.longest:
+                self._check_length(session, length, op, flags)
             if end - offset < length:
                 session.wanted = length
                 break
@@ -186,7 +190,11 @@ class Core:
                     self._parked[session] = None
                 continue
             if op == STEP and session.greeted:
-                self._take_step(session, data, offset, offset + length, flags)
+                self._intake.take_step(session, data, offset + HEADER_SIZE, offset + length, flags)
+                if session.parked:
+                    self._parked[session] = None
+                if self._intake.roomier:
+                    self._intake.go_on()
             else:
                 raw = data[offset : offset + length]
                 self._control(session, Frame(op, flags, aux, topic, n, id_, raw))
@@ -201,11 +209,15 @@ class Core:
         if data and self._take(session, data) < len(data):
             raise ProtocolError(summary="a part of a frame in a ring")
 
-    def _longest(self, session: Session, op: int, flags: int) -> int:
-        if not session.greeted:
-            return MAX_GREETING
-        longest = self.limits.max_frame * (MAX_STEP if op == STEP else 1)
-        return longest + self.limits.max_payload if flags & LARGE else longest
+    def _check_length(self, session: Session, length: int, op: int, flags: int) -> None:
+        longest = session.longest
+        if session.greeted:
+            longest *= MAX_STEP if op == STEP else 1
+            longest += self.limits.max_payload if flags & LARGE else 0
+        if not HEADER_SIZE <= length <= longest:
+            raise ProtocolError(
+                summary=f"a frame of {length:,} bytes (allowed: {HEADER_SIZE} to {longest:,})"
+            )
 
     # What is stored
 
@@ -295,14 +307,6 @@ class Core:
             self._intake.take_ack(session, cursor, frame.id)
             self._room_may_have_come(cursor.topic)
 
-    def _take_step(self, session: Session, data: bytes, start: int, end: int, flags: int) -> None:
-        self._intake.take_step(session, data, start + HEADER_SIZE, end, flags)
-        if session.parked:
-            self._parked[session] = None
-        for cursor in session.cursors.values():
-            if cursor.topic.waiting:
-                self._room_may_have_come(cursor.topic)
-
     def _tell_topic(self, session: Session, frame: Frame) -> None:
         (namespace, name), _ = unpack_names(frame.body, 2)
         topic = self.open_topic(namespace, name)
@@ -319,37 +323,32 @@ class Core:
             self.evicted.append(producer.session)
             self.disconnected(producer.session)
         producer.session, session.producer = session, producer
-        session.greeted = True
+        session.greeted, session.longest = True, self.limits.max_frame
         session.told = producer.units
         limits, body = self.limits, WELCOME.pack(self.epoch, self.limits.max_payload, self.life)
         self._delivery.send(session, pack(Op.HELLO, body, n=limits.max_frame, id=producer.units))
 
     # Time
 
-    @property
-    def has_output(self) -> bool:
-        """Whether a session has output that `take_dirty` has not told of, or may get some."""
-        return bool(self._dirty or self._delivery.moved)
-
     def settle(self) -> None:
         """Let go of slots that nobody needs; before a commit, since their owners are told."""
-        if self._delivery.moved:
+        if self.moved:
             self.book.sweep()
 
     def take_dirty(self) -> list[Session]:
         """Return the sessions that got output since the last call."""
-        self.settle()
-        dirty = list(self._dirty)
+        if self.moved:
+            self.book.sweep()
+        dirty = list(self.dirty)
         if self._intake.untold:
             for session in dirty:
                 self._intake.tell_along(session)
-        self._dirty.clear()
+        self.dirty.clear()
         return dirty
 
     def drained(self) -> None:
         """Go on with whoever waited for output to be sent."""
-        if self._delivery.stalled:
-            self._delivery.go_on()
+        self._delivery.go_on()
 
     def tick(self, now: float) -> float | None:
         """Do what time brings; returns in how many seconds to call again, None: not needed.

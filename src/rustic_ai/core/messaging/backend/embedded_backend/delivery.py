@@ -19,6 +19,7 @@ from rustic_ai.core.messaging.backend.embedded_backend.store import Cursor, Topi
 
 OUTPUT_LIMIT = 1 << 20
 """Bytes of a session's output above which nothing more is put on its way."""
+_pack = HEADER.pack
 _MAX_ATTEMPT = HANDLED - 1
 
 
@@ -27,10 +28,12 @@ class Delivery:
 
     Args:
         dirty: takes note of sessions with output.
-        remember: is told of places that have moved and must outlive the server.
+        remember: is told of places that have moved and must outlive the server; None: nobody is.
     """
 
-    def __init__(self, dirty: dict[Session, None], remember: Callable[[Cursor], None]) -> None:
+    def __init__(
+        self, dirty: dict[Session, None], remember: Callable[[Cursor], None] | None
+    ) -> None:
         self._dirty = dirty
         self._remember = remember
         self.moved: dict[Topic, None] = {}
@@ -57,7 +60,7 @@ class Delivery:
         if position > cursor.acked:
             cursor.acked = position
             cursor.crashes = 0
-            if cursor.durable:
+            if self._remember is not None and cursor.durable:
                 self._remember(cursor)
             if cursor.topic.shared:
                 self.moved[cursor.topic] = None
@@ -74,8 +77,14 @@ class Delivery:
                 cursor.sent == base
                 and base - cursor.acked < cursor.window
                 and session.output_size < OUTPUT_LIMIT
-            ):
-                self._deliver(cursor, session, run, base, count, 1)
+            ):  # nearly always; what `_deliver` does
+                size = HEADER_SIZE + len(run)
+                output = session.output
+                output.append(_pack(size, DELIVER, 1, cursor.number, topic.number, count, base))
+                output.append(run)
+                session.output_size += size
+                self._dirty[session] = None
+                cursor.sent = base + count
             else:
                 self.pump(cursor)
 
@@ -83,7 +92,7 @@ class Delivery:
         self, cursor: Cursor, session: Session, run: bytes, base: int, count: int, flags: int
     ) -> None:
         size = HEADER_SIZE + len(run)
-        header = HEADER.pack(size, DELIVER, flags, cursor.number, cursor.topic.number, count, base)
+        header = _pack(size, DELIVER, flags, cursor.number, cursor.topic.number, count, base)
         output = session.output
         output.append(header)
         output.append(run)

@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from rustic_ai.core.messaging.backend.embedded_backend.protocol import (
+    ACK,
     DURABLE,
     FORGET,
     HANDLED,
-    Frame,
+    HEADER,
+    HEADER_SIZE,
+    Fields,
     Op,
     pack,
     pack_names,
@@ -20,6 +23,9 @@ from rustic_ai.core.messaging.backend.embedded_backend.protocol import (
 WINDOW = 4096
 """Messages that may be on their way to a subscriber without its acknowledgement."""
 
+_pack = HEADER.pack
+_new = tuple.__new__
+"""Makes a named tuple without a call of a Python function."""
 MessageReceiver = Callable[[memoryview, int, int, int], None]
 """Takes a body, flags of its frame and its delivery, its time to live, and for the how-manieth time
 it comes."""
@@ -88,8 +94,10 @@ class Inbox:
 
     def __init__(self) -> None:
         self._subscriptions: dict[int, Subscription] = {}
-        self._waiting: dict[int, deque[Parcel]] = {}
-        """By rank; none is empty."""
+        self.waiting: dict[int, deque[Parcel]] = {}
+        """Parcels by rank; none is empty."""
+        self.due: dict[Subscription, None] = {}
+        """Those of which more may have been handled than was acknowledged."""
         self._numbers = 0
 
     def add(self, subscription: Subscription) -> None:
@@ -118,63 +126,77 @@ class Inbox:
         subscription.received = position
         subscription.epoch = epoch
         subscription.confirmed = True
+        self.due[subscription] = None
 
     def remove(self, number: int) -> None:
         """Forget a subscription."""
-        self._subscriptions.pop(number, None)
+        subscription = self._subscriptions.pop(number, None)
+        if subscription is not None:
+            self.due.pop(subscription, None)
 
-    def put(self, frame: Frame, first: int) -> None:
+    def put(self, fields: Fields) -> None:
         """Take a DELIVER frame."""
-        subscription = self._subscriptions.get(frame.aux)
+        _, flags, number, _, count, position, raw = fields
+        subscription = self._subscriptions.get(number)
         if subscription is None or subscription.receiver is None:
             return
-        subscription.received = frame.id + frame.n
-        if frame.n:
-            parcel = Parcel(
-                subscription,
-                frame.id,
-                max(1, frame.flags & ~HANDLED),
-                subscription.epoch,
-                frame.raw,
-                first,
-                frame.flags & HANDLED,
+        subscription.received = position + count
+        if count:
+            attempt, epoch = (flags & ~HANDLED) or 1, subscription.epoch
+            parcel: Parcel = _new(
+                Parcel, (subscription, position, attempt, epoch, raw, HEADER_SIZE, flags & HANDLED)
             )
-            self._waiting.setdefault(subscription.rank, deque()).append(parcel)
-        elif not self._waiting:  # a gap: what stood there was dropped
-            subscription.handled = max(subscription.handled, frame.id)
+            parcels = self.waiting.get(subscription.rank)
+            if parcels is None:
+                parcels = self.waiting[subscription.rank] = deque()
+            parcels.append(parcel)
+        elif not self.waiting:  # a gap: what stood there was dropped
+            subscription.handled = max(subscription.handled, position)
+            self.due[subscription] = None
 
     def clear(self) -> None:
         """Forget all subscriptions, and what has arrived: nothing of it is handled any more."""
         self._subscriptions.clear()
-        self._waiting.clear()
-
-    def any(self) -> bool:
-        """Say whether a parcel waits."""
-        return bool(self._waiting)
+        self.waiting.clear()
+        self.due.clear()
 
     def take(self) -> Parcel | None:
         """Return the parcel of the lowest rank that waits longest."""
-        if not self._waiting:
+        waiting = self.waiting
+        if not waiting:
             return None
-        rank = min(self._waiting)
-        parcels = self._waiting[rank]
+        rank = min(waiting)
+        parcels = waiting[rank]
         parcel = parcels.popleft()
         if not parcels:
-            del self._waiting[rank]
+            del waiting[rank]
+        self.due[parcel[0]] = None
         return parcel
 
     def put_back_if_overtaken(self, parcel: Parcel) -> bool:
         """Put the rest of a parcel back, to be the next of its rank, if a lower one waits."""
         rank = parcel.subscription.rank
-        if not self._waiting or min(self._waiting) >= rank:
+        if not self.waiting or min(self.waiting) >= rank:
             return False
-        self._waiting.setdefault(rank, deque()).appendleft(parcel)
+        self.waiting.setdefault(rank, deque()).appendleft(parcel)
         return True
 
-    def unacknowledged(self) -> list[Subscription]:
-        """Return the subscriptions that handled more than they have acknowledged."""
-        return [s for s in self._subscriptions.values() if s.handled > s.acked]
+    def acknowledgements(self, *, at_rest: bool) -> bytes:
+        """Return the frames that acknowledge what was handled, which counts as done then.
+
+        Args:
+            at_rest: whether no parcel is in hand.
+        """
+        acks = b""
+        for subscription in self.due:
+            handled = subscription.handled
+            if handled > subscription.acked:
+                subscription.acked = handled
+                acks += _pack(HEADER_SIZE, ACK, 0, subscription.number, 0, 0, handled)
+        if at_rest:
+            self.due.clear()
+        return acks
 
     def unacknowledged_count(self) -> int:
         """Return how many handled messages the server does not know of."""
-        return sum(s.handled - s.acked for s in self._subscriptions.values())
+        return sum(s.handled - s.acked for s in list(self.due))  # others may add to it

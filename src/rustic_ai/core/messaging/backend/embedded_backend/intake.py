@@ -66,7 +66,8 @@ class Intake:
         self._book = book
         self._max_frame = max_frame
         self._max_payload = max_payload
-        self._roomier: dict[Topic, None] = {}
+        self.roomier: dict[Topic, None] = {}
+        """Topics that got room by the last step; `go_on` fills it."""
         self._going_on = False
         self._store = store
         self._pending = store.bounds.pending
@@ -82,15 +83,11 @@ class Intake:
         topic = self._store.topic(number) or self._topic(number)
         ids = [message_id]
         offset += length
-        while end - offset >= HEADER_SIZE:
-            length, op, more, _, other, _, message_id = _unpack(data, offset)
-            if op != PUBLISH or other != number or not HEADER_SIZE <= length <= end - offset:
-                break
-            flags |= more
-            ids.append(message_id)
-            offset += length
+        if offset < end:
+            offset, flags = _follow(data, offset, end, number, ids, flags)
         run = data if first == 0 and offset == len(data) else data[first:offset]
-        self._check(session, run, flags)
+        if flags & SHARED or len(run) > self._max_frame:
+            self._check(session, run, flags)
         if session.parked or topic.size + len(run) > self._pending:
             self.take(session, len(ids), (), ((topic, run, ids, flags),), bool(flags & ACK_NOW))
         else:  # nearly always
@@ -98,7 +95,7 @@ class Intake:
             self._append(topic, run, ids)
             if flags & SHARED:
                 self._book.stored(topic, run, base)
-            self._count(session, len(ids), urgent=bool(flags & ACK_NOW))
+            self._count(session, len(ids), bool(flags & ACK_NOW))
         return offset
 
     def take_step(self, session: Session, data: bytes, offset: int, end: int, flags: int) -> None:
@@ -109,14 +106,24 @@ class Intake:
         """
         acks: list[tuple[Cursor, int]] = []
         runs: list[Run] = []
+        is_full, topics = False, self._store.topics
         while offset < end:
             if end - offset < HEADER_SIZE:
                 raise ProtocolError(summary="a step that is cut off")
-            length, op, _, aux, _, _, id_ = _unpack(data, offset)
+            length, op, more, aux, number, _, id_ = _unpack(data, offset)
             if not HEADER_SIZE <= length <= end - offset:
                 raise ProtocolError(summary=f"a frame of {length:,} bytes in a step")
             if op == PUBLISH:
-                offset = self._collect(session, data, offset, end, runs)
+                first, ids = offset, [id_]
+                offset += length
+                if offset < end:
+                    offset, more = _follow(data, offset, end, number, ids, more)
+                run = data[first:offset]
+                if more & SHARED or len(run) > self._max_frame:
+                    self._check(session, run, more)
+                topic = topics[number] if number < len(topics) else self._topic(number)
+                is_full = is_full or topic.size + len(run) > self._pending
+                runs.append((topic, run, ids, more))
             elif op == ACK:
                 cursor = session.cursors.get(aux) or session.lost.get(aux)
                 if cursor is not None:
@@ -129,31 +136,10 @@ class Intake:
             else:
                 raise ProtocolError(summary=f"a frame of kind {op} in a step")
         urgent = bool(flags & ACK_NOW)
-        if session.parked or session.lost or self._are_full(runs):
+        if is_full or session.parked or session.lost:
             self.take(session, 1, acks, runs, urgent)
         else:  # nearly always
-            self._carry_out(session, acks, runs, 1, urgent=urgent)
-
-    def _collect(
-        self, session: Session, data: bytes, offset: int, end: int, runs: list[Run]
-    ) -> int:
-        """Add the run of one topic that begins at `offset`; returns where it ends."""
-        first, ids, flags = offset, [], 0
-        number = _unpack(data, offset)[4]
-        while end - offset >= HEADER_SIZE:
-            length, op, more, _, other, _, id_ = _unpack(data, offset)
-            if op != PUBLISH or other != number or not HEADER_SIZE <= length <= end - offset:
-                break
-            flags |= more
-            ids.append(id_)
-            offset += length
-        run = data[first:offset]
-        self._check(session, run, flags)
-        runs.append((self._topic(number), run, ids, flags))
-        return offset
-
-    def _are_full(self, runs: Sequence[Run]) -> bool:
-        return any(topic.size + len(run) > self._pending for topic, run, _, _ in runs)
+            self._carry_out(session, acks, runs, 1, urgent)
 
     def _check(self, session: Session, run: bytes, flags: int) -> None:
         """Make sure that a run may be stored."""
@@ -232,7 +218,7 @@ class Intake:
                     return True
                 case "drop_oldest":
                     store.make_room(topic, len(run))
-        self._carry_out(session, batch.acks, batch.runs, batch.units, urgent=batch.urgent)
+        self._carry_out(session, batch.acks, batch.runs, batch.units, batch.urgent)
         self._book.release(batch.shared)
         return True
 
@@ -242,8 +228,7 @@ class Intake:
         acks: Sequence[tuple[Cursor, int]],
         runs: Sequence[Run],
         units: int,
-        *,
-        urgent: bool,
+        urgent: bool,  # noqa: FBT001
     ) -> None:
         for cursor, position in acks:
             if cursor.session is session:
@@ -251,13 +236,13 @@ class Intake:
                 cursor.sent = max(cursor.sent, position)
                 self._delivery.acknowledge(cursor, position)
                 if cursor.topic.waiting:
-                    self._roomier[cursor.topic] = None
+                    self.roomier[cursor.topic] = None
         for topic, run, ids, flags in runs:
             base = topic.end
             self._append(topic, run, ids)
             if flags & SHARED:
                 self._book.stored(topic, run, base)
-        self._count(session, units, urgent=urgent)
+        self._count(session, units, urgent)
 
     def _fence(self, session: Session) -> None:
         """End a session that goes on with messages which another process has got by now.
@@ -275,7 +260,7 @@ class Intake:
             return False
         return topic.size + size <= _OVERDRAFT * self._store.bounds.pending
 
-    def _count(self, session: Session, units: int, *, urgent: bool) -> None:
+    def _count(self, session: Session, units: int, urgent: bool) -> None:  # noqa: FBT001
         producer = session.producer
         assert producer is not None
         producer.units += units
@@ -311,17 +296,18 @@ class Intake:
         for unit in range(producer.units + 1, producer.units + batch.units + 1):
             self._delivery.send(session, pack(Op.REFUSED, text.encode(), id=unit))
         self._book.release(batch.shared)
-        self._count(session, batch.units, urgent=batch.urgent)
+        self._count(session, batch.units, batch.urgent)
 
-    def go_on(self, topic: Topic) -> None:
-        """Apply what waits for room in a topic, and in those that get some by that."""
-        self._roomier[topic] = None
+    def go_on(self, topic: Topic | None = None) -> None:
+        """Apply what waits for room in a topic, and in those that got some meanwhile."""
+        if topic is not None:
+            self.roomier[topic] = None
         if self._going_on:
             return
         self._going_on = True
         try:
-            while self._roomier:
-                self._fill(self._roomier.popitem()[0])
+            while self.roomier:
+                self._fill(self.roomier.popitem()[0])
         finally:
             self._going_on = False
 
@@ -357,3 +343,21 @@ class Intake:
             self._book.release(batch.shared)
         session.parked.clear()
         self.untold.pop(session, None)
+
+
+def _follow(
+    data: bytes, offset: int, end: int, number: int, ids: list[int], flags: int
+) -> tuple[int, int]:
+    """Go over the PUBLISH frames of one topic that follow in its run, and add their ids.
+
+    Returns:
+        Where they end, and all flags of the run together.
+    """
+    while end - offset >= HEADER_SIZE:
+        length, op, more, _, other, _, message_id = _unpack(data, offset)
+        if op != PUBLISH or other != number or not HEADER_SIZE <= length <= end - offset:
+            break
+        flags |= more
+        ids.append(message_id)
+        offset += length
+    return offset, flags

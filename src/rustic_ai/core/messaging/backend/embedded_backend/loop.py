@@ -7,6 +7,7 @@ import logging
 import select
 import socket
 import time
+from collections import deque
 from typing import Any
 
 from rustic_ai.core.errors import JournalError, ProtocolError
@@ -21,7 +22,7 @@ from rustic_ai.core.messaging.backend.embedded_backend.shared.descriptors import
     Descriptors,
     ring_from,
 )
-from rustic_ai.core.messaging.backend.embedded_backend.streams import Streams
+from rustic_ai.core.messaging.backend.embedded_backend.streams import STREAM, Streams
 from rustic_ai.core.messaging.core.stop_signal import StopSignal
 
 logger = logging.getLogger(__name__)
@@ -88,7 +89,7 @@ class Loop:
 
     def _look(self, patience: float | None) -> None:
         by_fd = self._by_fd
-        wait = self._streams.wait if self._streams else self._poller.poll
+        wait = self._streams.wait if self._streams.connections else self._poller.poll
         for fd, events in wait(patience):
             connection = by_fd.get(fd)
             if connection is not None:
@@ -96,11 +97,11 @@ class Loop:
             elif fd in self._listeners:
                 self._accept(self._listeners[fd])
         core = self._core
-        core.counted["streams"] = len(self._streams)
         if core.evicted:
             self._drop_evicted()
-        core.drained()
-        if core.has_output or self._journal is not None:
+        if core.stalled:
+            core.drained()
+        if core.dirty or core.moved or self._journal is not None:
             self._flush()
         if self._ending:
             self._drop_ending()
@@ -112,9 +113,13 @@ class Loop:
     def _listen(self, connection: Connection) -> None:
         """Say what the loop wants to hear of a connection."""
         # Who asks and asks without hearing the answers is not heard until it does.
-        heard = connection not in self._streams and connection.session.output_size < _MAX_OUTPUT
+        heard = (
+            connection not in self._streams.connections
+            and connection.session.output_size < _MAX_OUTPUT
+        )
         events = (_READ if heard else 0) | (_WRITE if connection.writing else 0)
         self._poller.modify(connection.socket.fileno(), events)
+        self._core.counted["streams"] = len(self._streams.connections)
 
     def _drop_evicted(self) -> None:
         for session in self._core.evicted:
@@ -151,7 +156,7 @@ class Loop:
     def _patience(self) -> float | None:
         now = time.monotonic()
         patience = self._core.tick(now)
-        if self._core.has_output:
+        if self._core.dirty or self._core.moved:
             return 0.0
         if self._journal is not None:
             self._journal.sync_if_due(now)
@@ -209,7 +214,10 @@ class Loop:
             if events & _WRITE:
                 self._send(connection)
             if events & ~_WRITE:  # bytes, or its end
-                self._receive(connection)
+                if connection.session.is_plain:
+                    self._receive_bytes(connection)
+                else:
+                    self._receive(connection)
         except ProtocolError as e:
             logger.warning("%s broke the protocol, dropped: %s", peer, e)
             with contextlib.suppress(OSError):
@@ -233,9 +241,7 @@ class Loop:
         session = connection.session
         if session.channel_of:
             self._receive_descriptors(connection)
-        elif session.ring is None:
-            self._receive_bytes(connection)
-        else:
+        elif session.ring is not None:
             written = session.ring.written()  # after what has come on the socket by now
             for _ in range(_MOST_READS):
                 if not self._receive_bytes(connection):
@@ -267,7 +273,8 @@ class Loop:
                 self._greeting.pop(connection, None)
                 if session.channel_of and not session.brings_ring:
                     self._descriptors.open(session.channel_of, connection.socket)
-            if connection not in self._streams:
+            producer = session.producer
+            if producer is not None and producer.units - connection.units >= STREAM:
                 self._streams.consider(connection)
         if session.ended:
             self._ending.append(connection)
@@ -287,36 +294,38 @@ class Loop:
         if session is None or ring is None or session.ring is not None:
             self._drop(connection)
             return
-        session.ring = ring
+        session.ring, session.is_plain = ring, False
         self._core.counted["rings"] += 1
         self._streams.watch(self._connections[session])
         connection.socket.send(pack(Op.RING, n=1))
 
     def _flush(self) -> None:
-        while self._core.has_output:
+        core = self._core
+        while core.dirty or core.moved:
             if self._journal is not None:
-                self._core.settle()
+                core.settle()
                 self._journal.commit()  # before anybody is told
-            for session in self._core.take_dirty():
+            for session in core.take_dirty():
                 connection = self._connections.get(session)
                 if connection is not None and not connection.writing:
                     self._serve(connection, _WRITE)
-            self._core.drained()
+            if core.stalled:
+                core.drained()
         if self._journal is not None:
             self._journal.commit()
 
     def _send(self, connection: Connection) -> None:
         session = connection.session
         output = session.output
+        if session.producer is not None and connection not in self._streams.connections:
+            connection.units = session.producer.units  # it may have waited for this: no stream
         while output:
-            data = output.popleft()
+            if session.output_size < _SEND:  # nearly always
+                data: bytes | memoryview = b"".join(output)
+                output.clear()
+            else:
+                data = _first(output)
             size = len(data)
-            if output and size + len(output[0]) < _SEND:
-                parts = [data]
-                while output and size + len(output[0]) < _SEND:
-                    parts.append(output.popleft())
-                    size += len(parts[-1])
-                data = b"".join(parts)
             try:
                 sent = connection.socket.send(data)
             except BlockingIOError:
@@ -334,6 +343,7 @@ class Loop:
             return
         self._greeting.pop(connection, None)
         self._streams.end(connection)
+        self._core.counted["streams"] = len(self._streams.connections)
         self._core.counted["refused_connections"] += not connection.session.greeted
         self._core.disconnected(connection.session)
         if connection.session.ring is not None:
@@ -345,6 +355,18 @@ class Loop:
         self._by_fd.pop(connection.socket.fileno(), None)
         self._poller.unregister(connection.socket.fileno())
         connection.socket.close()
+
+
+def _first(output: deque[bytes | memoryview]) -> bytes | memoryview:
+    """Take off what is sent together."""
+    data = output.popleft()
+    if not output or len(data) + len(output[0]) >= _SEND:
+        return data
+    parts, size = [data], len(data)
+    while output and size + len(output[0]) < _SEND:
+        parts.append(output.popleft())
+        size += len(parts[-1])
+    return b"".join(parts)
 
 
 def _sooner(one: float | None, other: float | None) -> float | None:

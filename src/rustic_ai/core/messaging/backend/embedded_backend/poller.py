@@ -18,10 +18,8 @@ if hasattr(select, "epoll"):
             self.modify = self._epoll.modify
             self.unregister = self._epoll.unregister
             self.close = self._epoll.close
-
-        def poll(self, timeout: float | None) -> list[tuple[int, int]]:
-            """Wait up to `timeout` seconds, or for ever; return descriptors and their events."""
-            return self._epoll.poll(timeout)
+            self.poll = self._epoll.poll
+            """Waits up to `timeout` seconds, or for ever; returns descriptors and their events."""
 
         def poll_briefly(self, timeout: float) -> list[tuple[int, int]]:
             """Wait less than the millisecond that `poll` counts in."""

@@ -47,6 +47,7 @@ FROM_START = 0
 FROM_NOW = (1 << 64) - 1
 _MAX_N = (1 << 32) - 1
 _pack = HEADER.pack
+_unpack = HEADER.unpack_from
 
 ACK_NOW = 1
 """Flag of PUBLISH and STEP: somebody waits for the server's word."""
@@ -139,6 +140,10 @@ class Frame(NamedTuple):
         return self.raw[HEADER_SIZE:]
 
 
+Fields = tuple[int, int, int, int, int, int, bytes]
+"""Those of a `Frame`."""
+
+
 class Stored(NamedTuple):
     """One message of a run: its header's fields, and where its envelope stands."""
 
@@ -191,8 +196,8 @@ def pack_publish_of(
 
 def pack_step(acks: bytes, frames: Sequence[bytes], flags: int = 0) -> bytes:
     """Return the frame of acknowledgements and the messages that come with them."""
-    size = HEADER_SIZE + len(acks) + sum(map(len, frames))
-    return b"".join((_pack(size, STEP, flags, 0, 0, 0, 0), acks, *frames))
+    body = acks + frames[0] if len(frames) == 1 else b"".join((acks, *frames))
+    return _pack(HEADER_SIZE + len(body), STEP, flags, 0, 0, 0, 0) + body
 
 
 def in_ms(ttl: float) -> int:
@@ -277,7 +282,11 @@ class FrameReader:
         self._wanted = HEADER_SIZE
 
     def feed(self, data: bytes) -> list[Frame]:
-        """Take bytes; return the frames that are complete.
+        """Take bytes; return the frames that are complete; errors as of `cut`."""
+        return [Frame(*fields) for fields in self.cut(data)]
+
+    def cut(self, data: bytes) -> list[Fields]:
+        """Take bytes; return the fields of the frames that are complete.
 
         Raises:
             ProtocolError: a length is impossible; the stream cannot be used any more.
@@ -287,21 +296,21 @@ class FrameReader:
             if len(self._buffer) < self._wanted:
                 return []
             data = bytes(self._buffer)
-        start, end = 0, len(data)
-        found: list[Frame] = []
-        self._wanted = HEADER_SIZE
+        start, end, wanted = 0, len(data), HEADER_SIZE
+        found: list[Fields] = []
         while end - start >= HEADER_SIZE:
-            length, op, flags, aux, topic, n, id_ = HEADER.unpack_from(data, start)
+            length, op, flags, aux, topic, n, id_ = _unpack(data, start)
             if not HEADER_SIZE <= length <= self.max_frame:
                 raise ProtocolError(
                     summary=f"a frame of {length:,} bytes (allowed: {HEADER_SIZE} to "
                     f"{self.max_frame:,})"
                 )
-            if end - start < length:
-                self._wanted = length
+            after = start + length
+            if after > end:
+                wanted = length
                 break
-            raw = data if length == end else data[start : start + length]
-            found.append(Frame(op, flags, aux, topic, n, id_, raw))
-            start += length
-        self._buffer = bytearray(data[start:]) if start < end else bytearray()
+            found.append((op, flags, aux, topic, n, id_, data[start:after]))
+            start = after
+        if start < end or self._buffer:
+            self._buffer, self._wanted = bytearray(data[start:]), wanted
         return found

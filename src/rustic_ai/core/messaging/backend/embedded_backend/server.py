@@ -178,9 +178,11 @@ class EmbeddedServer:
             self._stop.set()  # wakes the loop, which sees why
 
     def _run(self) -> None:
+        stop, turn = self._stop, self._loop.turn
+        assert stop is not None
         try:
-            while not self._over():
-                self._loop.turn()
+            while not (stop.stopped and self._over()):
+                turn()
         except JournalError:
             # Nothing may be acknowledged that is not kept: clients keep it until we are back.
             logger.exception("the server ends, since its journal cannot be written")
@@ -189,9 +191,7 @@ class EmbeddedServer:
             self._loop.close()
 
     def _over(self) -> bool:
-        assert self._stop is not None
-        if not self._stop.is_set():
-            return False
+        """Say whether it ends, now that it was told to stop, or as soon as it is empty."""
         if not self._ends_when_empty:
             return True
         if self._loop.hear_no_more_of_stop():

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from rustic_ai.core.messaging.backend.embedded_backend.protocol import HEADER_SIZE
+from rustic_ai.core.messaging.backend.embedded_backend.protocol import HEADER_SIZE, MAX_GREETING
 from rustic_ai.core.messaging.backend.embedded_backend.store import Cursor, Topic
 
 if TYPE_CHECKING:
@@ -61,12 +61,16 @@ class Session:
     """The client whose descriptors travel on this connection, and nothing else."""
     brings_ring: bool = False
     """Whether it is one descriptor, that of a ring."""
+    is_plain: bool = True
+    """Whether it has nothing but bytes on its socket."""
     ring: RingReader | None = None
     """Through which the client sends while it is looked at."""
     nonces: tuple[bytes, bytes] | None = None
     """The client's and ours, while its proof is awaited."""
     buffer: bytearray = field(default_factory=bytearray)
     wanted: int = HEADER_SIZE
+    longest: int = MAX_GREETING
+    """Bytes that a frame may have, but for some kinds."""
     output: deque[bytes | memoryview] = field(default_factory=deque)
     output_size: int = 0
     told: int = 0

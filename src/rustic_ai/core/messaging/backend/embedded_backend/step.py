@@ -20,6 +20,7 @@ _FLUSH_MESSAGES = 1024
 """Messages without output after which the server is told."""
 _NOBODY = -1
 _unpack = HEADER.unpack_from
+_now = time.monotonic
 
 
 class Step:
@@ -29,15 +30,17 @@ class Step:
     steps, whose messages come again.
 
     Args:
-        send: sends acknowledgements and frames as one unit.
+        send: sends acknowledgements and frames, of so many bytes, as one unit.
     """
 
-    def __init__(self, send: Callable[[bytes, list[bytes]], None]) -> None:
+    def __init__(self, send: Callable[[bytes, list[bytes], int], None]) -> None:
         self._send = send
         self.thread = _NOBODY
         """The one that handlers run on."""
-        self._frames: list[bytes] = []
-        self._size = 0
+        self.frames: list[bytes] = []
+        """What handlers have sent and what waits to leave; the running handler's are added."""
+        self.size = 0
+        """Bytes of these."""
         self._since = 0.0
         self.running = False
         """Whether a handler runs."""
@@ -49,16 +52,6 @@ class Step:
     def release(self) -> None:
         """Let them run there no more."""
         self.thread = _NOBODY
-
-    @property
-    def has_frames(self) -> bool:
-        """Whether something waits to be sent."""
-        return bool(self._frames)
-
-    def add(self, frame: bytes) -> None:
-        """Keep what the running handler sends."""
-        self._frames.append(frame)
-        self._size += len(frame)
 
     def run(
         self,
@@ -75,16 +68,14 @@ class Step:
             acknowledgements: returns the word that messages were handled, to be sent.
             overtaken: asked before each message of a ranked subscription; it keeps the rest.
         """
-        subscription, position = parcel.subscription, parcel.base
-        run, offset, end = parcel.run, parcel.first, len(parcel.run)
-        whole, attempt, epoch = memoryview(run), parcel.attempt, parcel.epoch
-        of_delivery = parcel.handled
+        subscription, position, attempt, epoch, run, offset, of_delivery = parcel
+        end, whole = len(run), memoryview(run)
         careful = attempt > 1  # the culprit of a crash must be told from its neighbours
         known = subscription.handled if epoch == subscription.epoch else 0
-        handled, stopped, ranked = 0, stop.is_set, subscription.rank
+        handled, ranked = 0, subscription.rank
         while offset < end:
             receiver = subscription.receiver
-            if receiver is None or stopped():
+            if receiver is None or stop.stopped:
                 return
             if ranked and overtaken(parcel._replace(base=position, first=offset)):
                 return
@@ -93,37 +84,45 @@ class Step:
             position += 1
             if position <= known:
                 continue  # it came twice, around a lost connection
-            mark = len(self._frames)
+            mark = len(self.frames)
             self.running = True
             try:
                 receiver(whole[start:offset], flags | of_delivery, ttl_ms, attempt)
             except Exception:
                 logger.exception("a message handler failed")
             except BaseException:
-                del self._frames[mark:]  # it did not finish: the message comes again
+                del self.frames[mark:]  # it did not finish: the message comes again
+                self.size = sum(map(len, self.frames))
                 raise
             finally:
                 self.running = False
-            frames = self._frames
+            frames = self.frames
             if epoch == subscription.epoch:  # a handler may have waited for another server
                 subscription.handled = position
                 if not frames:
                     subscription.settled = position
             handled += 1
-            if careful or (self._is_due() if frames else handled >= _FLUSH_MESSAGES):
+            if careful or (
+                self.is_due() if frames and offset < end else handled >= _FLUSH_MESSAGES
+            ):
                 self.flush(acknowledgements())
                 handled = 0
 
-    def _is_due(self) -> bool:
-        """Say whether what has gathered should not wait for more."""
-        now = time.monotonic()
+    def is_due(self) -> bool:
+        """Say whether what has gathered should not wait for more; to be asked where there is some.
+
+        The end of a parcel is not asked for: whoever finds no other one there sends what there is.
+        """
+        if not self.frames:
+            return False
+        now = _now()
         if not self._since:
             self._since = now
-        return self._size >= _FLUSH_BYTES or now - self._since >= _FLUSH_AFTER
+        return self.size >= _FLUSH_BYTES or now - self._since >= _FLUSH_AFTER
 
     def flush(self, acknowledgements: bytes) -> None:
         """Send what has gathered."""
-        frames = self._frames
+        frames, size = self.frames, self.size
         if frames or acknowledgements:
-            self._frames, self._size, self._since = [], 0, 0.0
-            self._send(acknowledgements, frames)
+            self.frames, self.size, self._since = [], 0, 0.0
+            self._send(acknowledgements, frames, size)

@@ -13,8 +13,9 @@ from collections.abc import Callable
 from rustic_ai.core.messaging.backend.embedded_backend.connection import Connection
 from rustic_ai.core.messaging.backend.embedded_backend.poller import Poller
 
-_UNITS = 32
-"""Units of one client that make a stream, where they come within `_SPAN`."""
+STREAM = 32
+"""Units of one client that make a stream, where they come within `_SPAN` and nothing that it could
+have waited for was sent to it in between."""
 _SPAN = 0.002
 _INTERVAL = 0.0003
 """Seconds between looks at what streams have brought."""
@@ -38,14 +39,9 @@ class Streams:
         self._poller = poller
         self._listen = listen
         self._read = read
-        self._connections: dict[Connection, None] = {}
+        self.connections: dict[Connection, None] = {}
+        """Who is a stream now."""
         self._due = 0.0
-
-    def __len__(self) -> int:
-        return len(self._connections)
-
-    def __contains__(self, connection: Connection) -> bool:
-        return connection in self._connections
 
     def wait(self, patience: float | None) -> list[tuple[int, int]]:
         """Wait for others, but not past the time to read the streams, which is done here."""
@@ -60,9 +56,9 @@ class Streams:
             if now < self._due:
                 return found
         self._due = now + _INTERVAL
-        for connection in list(self._connections):
+        for connection in list(self.connections):
             self._read(connection)
-            if connection in self._connections and not self._is_one(connection, now):
+            if connection in self.connections and not self._is_one(connection, now):
                 self.end(connection)
                 self._listen(connection)
                 if connection.session.ring is not None:
@@ -72,19 +68,16 @@ class Streams:
         return []
 
     def consider(self, connection: Connection) -> None:
-        """Look whether a client has begun to send one small unit after the other."""
-        producer = connection.session.producer
-        if producer is None or producer.units - connection.units < _UNITS:
-            return
-        if self._is_one(connection, time.monotonic()):
-            self._connections[connection] = None
+        """Look, after `STREAM` units, whether a client sends one after the other unasked."""
+        if connection not in self.connections and self._is_one(connection, time.monotonic()):
+            self.connections[connection] = None
             self.watch(connection)
             self._listen(connection)
 
     def watch(self, connection: Connection) -> None:
         """Tell a client that its ring is looked at, where it is and has one."""
         ring = connection.session.ring
-        if ring is not None and connection in self._connections:
+        if ring is not None and connection in self.connections:
             ring.watch(looks=True)
 
     def _is_one(self, connection: Connection, now: float) -> bool:
@@ -92,13 +85,13 @@ class Streams:
         producer = connection.session.producer
         assert producer is not None
         elapsed = now - connection.counted_at
-        if producer.units - connection.units >= _UNITS:
+        if producer.units - connection.units >= STREAM:
             connection.units, connection.counted_at = producer.units, now
         return elapsed < _SPAN
 
     def end(self, connection: Connection) -> None:
         """Read a client no more at intervals. Idempotent."""
-        if connection in self._connections:
-            del self._connections[connection]
+        if connection in self.connections:
+            del self.connections[connection]
             if connection.session.ring is not None:
                 connection.session.ring.watch(looks=False)

@@ -16,7 +16,7 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container, Sequence
 from typing import TYPE_CHECKING
 
 from rustic_ai.core.errors import (
@@ -27,7 +27,7 @@ from rustic_ai.core.errors import (
 )
 from rustic_ai.core.forking import guard_forks
 from rustic_ai.core.messaging.backend.embedded_backend.dial import Link
-from rustic_ai.core.messaging.backend.embedded_backend.protocol import Frame, Op, pack
+from rustic_ai.core.messaging.backend.embedded_backend.protocol import Fields, Frame, Op, pack
 from rustic_ai.core.messaging.backend.embedded_backend.window import SendWindow
 from rustic_ai.core.messaging.core.stop_signal import StopSignal
 
@@ -65,7 +65,7 @@ class Wire:
         dial: Callable[[], Link],
         address: Callable[[], str],
         patience: float,
-        take_in: Callable[[list[Frame]], None],
+        take_in: Callable[[Sequence[Fields]], None],
         restore: Callable[[Link], list[Frame]],
     ) -> None:
         self._dial = dial
@@ -83,11 +83,20 @@ class Wire:
         self._reading = False
         self._lost: str | None = None
         self._broken: str | None = None
-        self.link = dial()
-        self._poller = _poll_for(self.link.socket)
-        self._stop_poller: tuple[StopSignal, select.poll] | None = None
+        self._works = True
+        """Whether it is neither closed, nor lost, nor broken: one look instead of three."""
         self._ring: RingWriter | None = None
+        self._hold(dial())
         guard_forks(self)
+
+    def _hold(self, link: Link) -> None:
+        """Take a connection, and what of it each message needs."""
+        self.link = link
+        self._send, self._recv_into = link.socket.send, link.socket.recv_into
+        self._cut = link.reader.cut
+        self._pollers: dict[StopSignal | None, select.poll] = {}
+        self._readable = [(link.socket.fileno(), select.POLLIN)]
+        self._works = not self.closed
 
     def check(self) -> None:
         """Raise if it was closed, or the server lost for good.
@@ -109,13 +118,15 @@ class Wire:
             BackendUnavailableError: the server is gone.
         """
         with self.sending:
-            if self.closed or self._lost is not None:
+            if not self._works:
                 self.check()
-            unit = window.add(frame)
-            ring = self._ring
-            if ring is None or not ring.put(frame):
+            unit, ring = window.add(frame), self._ring
+            if ring is None:
                 self.transmit(frame)
-        if ring is not None and ring.unseen:  # after the lock, see `ring`
+                return unit
+            if not ring.put(frame):
+                self.transmit(frame)
+        if ring.unseen:  # after the lock, see `ring`
             with self.sending:
                 self.transmit(b"")
         return unit
@@ -126,19 +137,16 @@ class Wire:
         Where the connection is lost, whoever reads sees to it.
         """
         if self._broken is None:
+            ring = self._ring
+            if ring is not None and ring.used:
+                ring.used = False
+                frame = pack(Op.LOOK, id=ring.written) + frame
             try:
-                self._send(frame)
+                sent = self._send(frame)  # in nearly all cases the whole
+                if sent < len(frame):
+                    self.link.socket.sendall(memoryview(frame)[sent:])
             except OSError as e:
                 self.break_off(str(e))
-
-    def _send(self, frame: bytes) -> None:
-        sock, ring = self.link.socket, self._ring
-        if ring is not None and ring.used:
-            ring.used = False
-            frame = pack(Op.LOOK, id=ring.written) + frame
-        sent = sock.send(frame)  # in nearly all cases the whole
-        if sent < len(frame):
-            sock.sendall(memoryview(frame)[sent:])
 
     def use(self, ring: RingWriter, link: Link) -> None:
         """Send through a ring from now on, while it is looked at and the connection is `link`."""
@@ -148,7 +156,7 @@ class Wire:
 
     def break_off(self, reason: str) -> None:
         """Note that the connection is lost."""
-        self._broken = self._broken or reason
+        self._broken, self._works = self._broken or reason, False
         with contextlib.suppress(OSError):
             self.link.socket.shutdown(socket.SHUT_RDWR)  # wakes whoever reads
 
@@ -160,12 +168,10 @@ class Wire:
     def close(self) -> None:
         """Say goodbye; every call from now on is refused."""
         with self.state:
-            self.closed = True
-        with contextlib.suppress(OSError), self.sending:
-            try:
-                self._send(pack(Op.GOODBYE))
-            finally:
-                self._ring = None
+            self.closed, self._works = True, False
+        with self.sending:
+            self.transmit(pack(Op.GOODBYE))
+            self._ring, self._works = None, False  # a connection may just have been made again
         with contextlib.suppress(OSError):
             self.link.socket.shutdown(socket.SHUT_RDWR)
         with self.state:
@@ -175,7 +181,7 @@ class Wire:
 
     def close_in_fork(self) -> None:
         """Close the descriptor of a forked copy; the connection is the original's."""
-        self.closed = True
+        self.closed, self._works = True, False
         self._ring = None
         self.link.socket.close()
 
@@ -197,20 +203,20 @@ class Wire:
                     self._await_change(left)
                     continue
                 self._reading = True
-            self._read(left)
+            self._read(left * 1000)
 
     def read_next(
-        self, stop: StopSignal, enough: Callable[[], bool], patience: float | None
+        self, stop: StopSignal, enough: Container[object], patience: float | None
     ) -> None:
         """Read once; where another thread does so just now, wait for what it brings.
 
         Args:
             stop: ends the waiting.
-            enough: whether there is something already.
-            patience: seconds to wait; None: as long as it takes.
+            enough: not empty where there is something already.
+            patience: milliseconds to wait; None: as long as it takes.
         """
         with self.state:
-            if enough():  # another thread has just brought something
+            if enough:  # another thread has just brought something
                 return
             if self._reading:
                 self._await_change(ANSWER_DEADLINE)
@@ -232,50 +238,48 @@ class Wire:
             if self._reading or self.closed:
                 return
             self._reading = True
-        self._read(0.0)
+        self._read(0)
 
     def _read(self, timeout: float | None, stop: StopSignal | None = None) -> None:
-        """Wait for bytes, or `stop`, and take in what is complete; ends `_reading`."""
+        """Wait for bytes, `timeout` ms or until `stop`, and take them in; ends `_reading`."""
+        frames: Sequence[Fields] = ()
         try:
-            self.check()
-            if self._broken is not None:
+            if not self._works:
+                self.check()
                 self._revive(stop)
                 if self._broken is not None:
                     return
             frames = self._receive(timeout, stop)
-            if frames:
-                with self.state:
-                    self._take_in(frames)
         finally:
             with self.state:
-                self._reading = False
-                if self._waiters:
-                    self._changed.notify_all()
-                if self.closed:
-                    self.link.socket.close()
+                try:
+                    if frames:
+                        self._take_in(frames)
+                finally:
+                    self._reading = False
+                    if self._waiters:
+                        self._changed.notify_all()
+                    if self.closed:
+                        self.link.socket.close()
 
-    def _receive(self, timeout: float | None, stop: StopSignal | None) -> list[Frame]:
+    def _receive(self, timeout: float | None, stop: StopSignal | None) -> Sequence[Fields]:
         """Return frames that came; none where the time is over or `stop` was set first."""
-        sock = self.link.socket
+        poller = self._pollers.get(stop)
         try:
-            poller = self._poller if stop is None else self._poller_with(stop)
-            ready = poller.poll(None if timeout is None else timeout * 1000)
-            if not ready or (len(ready) == 1 and ready[0][0] != sock.fileno()):
-                return []
-            size = sock.recv_into(self._buffer)
+            if poller is None:
+                poller = self._pollers[stop] = _poll_for(self.link.socket, stop)
+            ready = poller.poll(timeout)
+            if ready != self._readable and self._readable[0][0] not in dict(ready):
+                return ()
+            size = self._recv_into(self._buffer)
             if size:
-                return self.link.reader.feed(bytes(self._view[:size]))
+                return self._cut(bytes(self._view[:size]))
             self.break_off("it closed the connection")
         except (OSError, ValueError) as e:  # ValueError: closed meanwhile
             self.break_off(str(e))
         except ProtocolError as e:
             self.break_off(str(e))
-        return []
-
-    def _poller_with(self, stop: StopSignal) -> select.poll:
-        if self._stop_poller is None or self._stop_poller[0] is not stop:
-            self._stop_poller = stop, _poll_for(self.link.socket, stop)
-        return self._stop_poller[1]
+        return ()
 
     def _revive(self, stop: StopSignal | None) -> None:
         """Connect again, as the one who reads; returns without where `stop` is set first."""
@@ -302,19 +306,18 @@ class Wire:
         try:
             with self.sending:
                 frames = self._restore(link)
-                self.link, self._ring = link, None
-                self._broken = None
+                self._broken = self._ring = None
+                self._hold(link)
         except BaseException:
             link.socket.close()
             raise
-        self._poller, self._stop_poller = _poll_for(link.socket), None
         with self.state:
             self._take_in(frames)
 
     def _lose(self, error: Exception) -> BackendUnavailableError:
         reason = error.reason if isinstance(error, BackendUnavailableError) else str(error)
         with self.state:
-            self._lost = reason
+            self._lost, self._works = reason, False
         return BackendUnavailableError(address=self._address(), reason=reason)
 
 
