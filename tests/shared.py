@@ -16,6 +16,7 @@ from rustic_ai.core.messaging.backend.embedded_backend import EmbeddedMessagingB
 from rustic_ai.core.messaging.core.attachment import Part
 from rustic_ai.core.messaging.core.message import AgentTag, Message
 from rustic_ai.core.messaging.core.message_id import GemstoneGenerator
+from rustic_ai.core.testing.waiting import wait_until
 from tests.chaos import start
 
 SPACE = "shared"
@@ -124,6 +125,19 @@ def pool_of(backend: EmbeddedMessagingBackend) -> int:
     backend.get_statistics()
     exchange = backend._open().exchange
     return exchange.pool.in_use if exchange is not None else 0
+
+
+def wait_until_free(sender: EmbeddedMessagingBackend, *readers: Helper) -> None:
+    """Wait until all slots of a sender are free; where they are not, say who needs them."""
+    try:
+        wait_until(lambda: pool_of(sender) == 0)
+    except AssertionError:
+        known = f"{pool_of(sender)} slots; the server: {slots_of(sender)}"
+        known += f"; readers: {[reader.tell('collect') for reader in readers]}"
+        with contextlib.suppress(AssertionError):
+            wait_until(lambda: pool_of(sender) == 0, timeout=3.0)
+        left = f"{pool_of(sender)} slots 3 s after a collection in the readers"
+        raise AssertionError(f"not free: {known}; {left}") from None
 
 
 def slots_of(backend: EmbeddedMessagingBackend) -> dict[str, int]:

@@ -41,6 +41,7 @@ from tests.shared import (
     pattern,
     pool_of,
     slots_of,
+    wait_until_free,
 )
 from tests.strangers import Stranger
 
@@ -147,7 +148,7 @@ def test_a_killed_server(free_port: int, tmp_path: Path, journal: bool, connect:
         assert seen["lost"] == 0
         assert seen["seen"] >= 3 * 41 + 200
     reader.tell("drop")
-    wait_until(lambda: pool_of(sender) == 0)
+    wait_until_free(sender, reader)
     reader.close()
     sender.cleanup()
     server.close()

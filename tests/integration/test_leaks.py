@@ -61,3 +61,27 @@ def test_a_process_that_changed_its_parent_is_found(leak_check: LeakCheck) -> No
     os.close(writer)
     wait_until(lambda: pid not in leak_check.look().processes)
     assert leak_check.left_behind(before) == []
+
+
+def test_what_is_left_can_be_ended(leak_check: LeakCheck) -> None:
+    """Also what is stopped; what was there before goes on."""
+    stubborn = [sys.executable, "-c", "print(flush=True); input()"]
+    started: list[subprocess.Popen[bytes]] = []
+
+    def begin() -> subprocess.Popen[bytes]:
+        process = subprocess.Popen(stubborn, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        started.append(process)
+        assert process.stdout is not None
+        process.stdout.readline()
+        return process
+
+    try:
+        earlier = begin()
+        before = leak_check.look()
+        os.kill(begin().pid, signal.SIGSTOP)
+        leak_check.end_left(before)
+        assert leak_check.left_behind(before, timeout=0) == ["2 file descriptors"]
+        assert earlier.poll() is None
+    finally:
+        for process in started:
+            process.communicate(b"\n")

@@ -6,6 +6,7 @@ What it gets on its input are commands, one a line; each is answered by a line o
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import sys
@@ -85,6 +86,8 @@ def receive(backend: EmbeddedMessagingBackend, keep: str, durable: str = "") -> 
             with receiver.changed:  # nor is kept what comes after that
                 receiver.keep = 0
                 receiver.held.clear()
+        elif command == "collect":
+            gc.collect()
         elif command == "fork":
             child = os.fork()
             if not child:

@@ -112,6 +112,18 @@ class LeakCheck:
             time.sleep(0.01)
         return left
 
+    def end_left(self, before: Traces, timeout: float = 5.0) -> None:
+        """Kill the processes that were not there before, so that they disturb nothing after them.
+
+        Raises:
+            psutil.TimeoutExpired: one is still there after `timeout` seconds.
+        """
+        for pid in self._processes().keys() - before.processes.keys():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process = psutil.Process(pid)
+                process.kill()
+                process.wait(timeout)
+
     def _difference(self, before: Traces) -> list[str]:
         now = self.look()
         left = [f"process {p}: {c}" for p, c in now.processes.items() if p not in before.processes]
