@@ -11,6 +11,7 @@ import pytest
 
 from rustic_ai.core.messaging.backend.embedded_backend import EmbeddedMessagingBackend
 from rustic_ai.core.messaging.backend.embedded_backend.shared import ring
+from rustic_ai.core.messaging.core.message import Message
 from rustic_ai.core.testing.contracts.messaging_backend import SPACE, TOPIC, Box, message
 from rustic_ai.core.testing.waiting import wait_until
 
@@ -120,3 +121,26 @@ def test_a_stream_goes_through_a_ring(owner: EmbeddedMessagingBackend, join: Joi
     assert found == [*map(str, range(20_000))]
     publisher.cleanup()
     wait_until(lambda: facts(owner)["rings"] == 0)
+
+
+def test_who_answers_messages_is_no_stream_and_needs_no_ring(
+    owner: EmbeddedMessagingBackend, join: Join
+) -> None:
+    """However many it answers: the way through a ring would be a longer one for each of them."""
+    one, other = join(owner), join(owner)
+    done, trips = threading.Event(), itertools.count(1)
+    ball = message("to and fro")
+
+    def serve_again(_: Message) -> None:
+        if next(trips) < 4_000:
+            one.send_message(SPACE, "forth", ball)
+        else:
+            done.set()
+
+    one.subscribe("back", serve_again)
+    other.subscribe("forth", lambda _: other.send_message(SPACE, "back", ball))
+    one.start()
+    other.start()
+    owner.store_message(SPACE, "forth", ball)
+    assert done.wait(20)
+    assert (facts(owner)["rings"], facts(owner)["streams"]) == (0, 0)

@@ -40,7 +40,7 @@ from rustic_ai.core.messaging.backend.embedded_backend.protocol import (
 )
 from rustic_ai.core.messaging.backend.embedded_backend.questions import Question, Questions
 from rustic_ai.core.messaging.backend.embedded_backend.revival import restore
-from rustic_ai.core.messaging.backend.embedded_backend.shortcut import Shortcut
+from rustic_ai.core.messaging.backend.embedded_backend.shortcut import LOOK_AFTER, Shortcut
 from rustic_ai.core.messaging.backend.embedded_backend.step import Step
 from rustic_ai.core.messaging.backend.embedded_backend.window import SendWindow
 from rustic_ai.core.messaging.backend.embedded_backend.wire import Wire
@@ -99,8 +99,8 @@ class ServerClient:
         self.wire = Wire(
             lambda: dial(self.number), address, patience, self._take_in, lambda k: restore(self, k)
         )
-        shortcut = Shortcut(self.wire, self.number, open_channel)
-        self.outgoing = Outgoing(self.wire, self.window, shortcut)
+        self.outgoing = Outgoing(self.wire, self.window)
+        self._shortcut = Shortcut(self.wire, self.number, open_channel)
 
     # What callers want
 
@@ -127,10 +127,13 @@ class ServerClient:
                 step.frames.append(frame)
                 step.size += len(frame)
                 return 0
-            return self.outgoing.send(frame)
+            unit = self.outgoing.send(frame)
         except BaseException:
             self._take_back([frame])
             raise
+        if not unit % LOOK_AFTER:
+            self._shortcut.look()
+        return unit
 
     def _check_size(self, frame: bytes) -> None:
         link = self.wire.link

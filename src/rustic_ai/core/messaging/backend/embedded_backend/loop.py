@@ -37,6 +37,8 @@ _MAX_OUTPUT = 64 << 20
 _MOST_READS = 16
 """Reads of one connection before others have their turn."""
 _READ, _WRITE = select.POLLIN, select.POLLOUT  # those of epoll are the same
+_IN_TURN = 1 << 16
+"""Added where a stream is read, and its ring with it; no event of a poller."""
 
 
 class Loop:
@@ -217,7 +219,7 @@ class Loop:
                 if connection.session.is_plain:
                     self._receive_bytes(connection)
                 else:
-                    self._receive(connection)
+                    self._receive(connection, in_turn=events & _IN_TURN)
         except ProtocolError as e:
             logger.warning("%s broke the protocol, dropped: %s", peer, e)
             with contextlib.suppress(OSError):
@@ -235,13 +237,15 @@ class Loop:
     def _hear(self, connection: Connection) -> None:
         """Receive, unless it asks and asks without hearing the answers."""
         if connection.session.output_size < _MAX_OUTPUT:
-            self._serve(connection, _READ)
+            self._serve(connection, _READ | _IN_TURN)
 
-    def _receive(self, connection: Connection) -> None:
+    def _receive(self, connection: Connection, *, in_turn: int) -> None:
         session = connection.session
         if session.channel_of:
             self._receive_descriptors(connection)
-        elif session.ring is not None:
+        elif session.ring is None or not in_turn:
+            self._receive_bytes(connection)  # it says itself what of the ring comes before these
+        else:
             written = session.ring.written()  # after what has come on the socket by now
             for _ in range(_MOST_READS):
                 if not self._receive_bytes(connection):

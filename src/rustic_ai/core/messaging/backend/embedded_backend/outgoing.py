@@ -7,7 +7,6 @@ import logging
 import time
 
 from rustic_ai.core.errors import BackendClosedError, BackendUnavailableError, BackPressureError
-from rustic_ai.core.messaging.backend.embedded_backend.shortcut import LOOK_AFTER, Shortcut
 from rustic_ai.core.messaging.backend.embedded_backend.window import SendWindow
 from rustic_ai.core.messaging.backend.embedded_backend.wire import ANSWER_DEADLINE, Wire
 
@@ -23,13 +22,11 @@ class Outgoing:
     Args:
         wire: the connection.
         window: keeps them.
-        shortcut: is looked at now and then.
     """
 
-    def __init__(self, wire: Wire, window: SendWindow, shortcut: Shortcut) -> None:
+    def __init__(self, wire: Wire, window: SendWindow) -> None:
         self._wire = wire
         self._window = window
-        self._shortcut = shortcut
 
     def send(self, frame: bytes) -> int:
         """Send a unit, once there is room for it; returns its number.
@@ -43,8 +40,6 @@ class Outgoing:
         if window.is_full():
             self._await_room()
         unit = self._wire.send_unit(frame, window)
-        if not unit % LOOK_AFTER:
-            self._shortcut.look()
         if window.refusals:
             self._raise_refusal()
         return unit

@@ -18,8 +18,9 @@ logger = logging.getLogger(__name__)
 LOOK_AFTER = 512
 """Units after which a publisher that does not wait looks for the word of what is stored: letting
 go of them early, it works in memory that is still in the processor's cache."""
-_FAST = 0.05
-"""Seconds between two looks below which a client sends one unit after the other."""
+_FAST = 0.02
+"""Seconds between two looks below which a client sends one unit after the other: who waits for
+answers in between takes longer."""
 _TIMES = 4
 """How often in a row it must have been so fast: a ring takes a millisecond to make."""
 
