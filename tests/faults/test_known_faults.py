@@ -125,8 +125,8 @@ def test_listing_has_no_effects(engine: MultiProcessExecutionEngine) -> None:
             assert engine.cleanup_dead_processes() == [specs[0]]
 
 
-def test_an_interrupted_start_leaves_no_process(engine: MultiProcessExecutionEngine) -> None:
-    """Ctrl-C while a start is waited for ends what was started, and takes it off the list."""
+def interrupt_a_start(engine: MultiProcessExecutionEngine) -> None:
+    """Interrupt a start that never ends as soon as there is a process, which is gone then."""
     pids: list[int] = []
 
     def interrupt() -> None:
@@ -141,6 +141,23 @@ def test_an_interrupted_start_leaves_no_process(engine: MultiProcessExecutionEng
         interrupter.join()
         assert not is_running(pids[0])
         assert engine.get_agents_in_guild("g") == {}
+
+
+def test_an_interrupted_start_leaves_no_process(engine: MultiProcessExecutionEngine) -> None:
+    """Ctrl-C while a start is waited for ends what was started, and takes it off the list."""
+    interrupt_a_start(engine)
+
+
+def test_a_process_that_was_just_forked_can_be_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before it has made a group of its own, which it never does here, it gets the signal alone."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "groupless_by_test.py").write_text(
+        "import os, signal\nos.setsid = lambda: [signal.pause() for _ in iter(int, 1)]\n"
+    )
+    with MultiProcessExecutionEngine("g", preload=["groupless_by_test"]) as engine:
+        interrupt_a_start(engine)
 
 
 def test_a_second_start_does_not_lose_the_first(engine: MultiProcessExecutionEngine) -> None:

@@ -289,7 +289,10 @@ class _NurseryProcess:
             if not group:
                 signal.pidfd_send_signal(self._sentinel, number)
             elif not _is_over(self._sentinel):  # alive: the group's number is not another's
-                os.killpg(self.pid, number)
+                try:
+                    os.killpg(self.pid, number)
+                except ProcessLookupError:  # it was just forked, and has no group of its own yet
+                    signal.pidfd_send_signal(self._sentinel, number)
 
     def give_up(self) -> None:
         """Stop waiting for it."""
