@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from rustic_ai.core.messaging.backend.embedded_backend import delivery
 from rustic_ai.core.messaging.backend.embedded_backend.core import Core
 from rustic_ai.core.messaging.backend.embedded_backend.limits import Limits
 from rustic_ai.core.messaging.backend.embedded_backend.protocol import (
@@ -289,6 +290,21 @@ def test_the_oldest_goes_and_its_subscriber_is_told() -> None:
         rest += more
     assert core.store.topics[topic].dropped == 5
     assert core.store.topics[topic].cursors[0].skipped > 0
+
+
+def test_who_does_not_listen_costs_no_more_the_longer_it_lasts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where it listens again, one word tells of all that was dropped meanwhile."""
+    monkeypatch.setattr(delivery, "OUTPUT_LIMIT", 4 * SIZE)
+    core = Core(DROP)
+    publisher, subscriber, topic = full(core)
+    for n in range(5, 1_000):
+        assert ops(put(publisher, topic, n)) == [Op.PUBLISHED]
+        assert subscriber.session.output_size < 7 * SIZE
+    frames = subscriber.take()
+    assert gaps(frames) == [995]
+    assert ids(frames) == [5, 6, 7, 8, *range(995, 1_000)]
 
 
 @pytest.mark.parametrize("window", [1, 2, 100])

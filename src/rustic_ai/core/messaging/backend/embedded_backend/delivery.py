@@ -77,6 +77,7 @@ class Delivery:
                 cursor.sent == base
                 and base - cursor.acked < cursor.window
                 and session.output_size < OUTPUT_LIMIT
+                and not cursor.gap
             ):  # nearly always; what `_deliver` does
                 size = HEADER_SIZE + len(run)
                 output = session.output
@@ -105,8 +106,15 @@ class Delivery:
         session, topic = cursor.session, cursor.topic
         if session is None:
             return
-        if cursor.sent < topic.start:
-            self._skip(cursor, session)
+        if cursor.sent < topic.start:  # what it would get next was dropped
+            cursor.skipped += topic.start - cursor.sent
+            cursor.sent = topic.start
+            cursor.acked = max(cursor.acked, topic.start)
+            cursor.gap = True
+        if cursor.gap and session.output_size < OUTPUT_LIMIT:  # one word for all, when it listens
+            cursor.gap = False
+            frame = pack(Op.DELIVER, aux=cursor.number, topic=topic.number, id=cursor.sent)
+            self.send(session, frame)
         while cursor.sent < topic.end and cursor.sent - cursor.acked < cursor.window:
             if session.output_size >= OUTPUT_LIMIT:
                 self.stalled.setdefault(session, {})[cursor] = None
@@ -124,17 +132,6 @@ class Delivery:
                 cursor.redelivered += after - cursor.sent
             flags = attempt if cursor.sent >= topic.swept else attempt | HANDLED
             self._deliver(cursor, session, run, cursor.sent, after - cursor.sent, flags)
-
-    def _skip(self, cursor: Cursor, session: Session) -> None:
-        """Tell a subscriber that what it would get next was dropped."""
-        topic = cursor.topic
-        cursor.skipped += topic.start - cursor.sent
-        cursor.sent = topic.start
-        cursor.acked = max(cursor.acked, topic.start)
-        self.send(
-            session,
-            pack(Op.DELIVER, aux=cursor.number, topic=topic.number, id=topic.start),
-        )
 
     def go_on(self) -> None:
         """Deliver to those whose output has got shorter."""

@@ -66,6 +66,8 @@ class Cursor:
     begun: int = 0
     redelivered: int = 0
     skipped: int = 0
+    gap: bool = False
+    """Whether it was not told yet that what was before `sent` was dropped."""
 
 
 @dataclass(slots=True, eq=False)
