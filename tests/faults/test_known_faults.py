@@ -125,8 +125,8 @@ def test_listing_has_no_effects(engine: MultiProcessExecutionEngine) -> None:
             assert engine.cleanup_dead_processes() == [specs[0]]
 
 
-def interrupt_a_start(engine: MultiProcessExecutionEngine) -> None:
-    """Interrupt a start that never ends as soon as there is a process, which is gone then."""
+def left_by_an_interrupted_start(engine: MultiProcessExecutionEngine) -> list[object]:
+    """Interrupt a start that never ends as soon as there is a process; return what is left."""
     pids: list[int] = []
 
     def interrupt() -> None:
@@ -139,13 +139,12 @@ def interrupt_a_start(engine: MultiProcessExecutionEngine) -> None:
         with pytest.raises(KeyboardInterrupt):
             guild.launch_agent(spec_of(HangingAgent, "h"))
         interrupter.join()
-        assert not is_running(pids[0])
-        assert engine.get_agents_in_guild("g") == {}
+        return [*filter(is_running, pids), *engine.get_agents_in_guild("g")]
 
 
 def test_an_interrupted_start_leaves_no_process(engine: MultiProcessExecutionEngine) -> None:
     """Ctrl-C while a start is waited for ends what was started, and takes it off the list."""
-    interrupt_a_start(engine)
+    assert left_by_an_interrupted_start(engine) == []
 
 
 def test_a_process_that_was_just_forked_can_be_killed(
@@ -157,7 +156,7 @@ def test_a_process_that_was_just_forked_can_be_killed(
         "import os, signal\nos.setsid = lambda: [signal.pause() for _ in iter(int, 1)]\n"
     )
     with MultiProcessExecutionEngine("g", preload=["groupless_by_test"]) as engine:
-        interrupt_a_start(engine)
+        assert left_by_an_interrupted_start(engine) == []
 
 
 def test_a_second_start_does_not_lose_the_first(engine: MultiProcessExecutionEngine) -> None:

@@ -13,6 +13,7 @@ from rustic_ai.core.messaging.backend.embedded_backend.limits import Limits
 from rustic_ai.core.messaging.backend.embedded_backend.protocol import (
     DURABLE,
     HEADER_SIZE,
+    RESUME,
     Frame,
     Op,
     pack,
@@ -305,6 +306,25 @@ def test_who_does_not_listen_costs_no_more_the_longer_it_lasts(
     frames = subscriber.take()
     assert gaps(frames) == [995]
     assert ids(frames) == [5, 6, 7, 8, *range(995, 1_000)]
+
+
+def test_a_gap_that_was_not_told_does_not_outlive_the_connection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Who goes on behind it sees by the positions, and may have messages before these in hand."""
+    monkeypatch.setattr(delivery, "OUTPUT_LIMIT", 4 * SIZE)
+    core = Core(DROP)
+    publisher, subscriber = Peer(core), Peer(core)
+    topic = publisher.topic()
+    subscriber.send(subscribe(1, topic, flags=DURABLE))
+    for n in range(20):
+        put(publisher, topic, n)
+    assert core.store.topics[topic].cursors[0].gap
+    subscriber.lose()
+    again = Peer(core, subscriber.client)
+    frames = again.send(subscribe(1, topic, start=17, flags=DURABLE | RESUME))
+    assert gaps(frames) == []
+    assert ids(frames) == [17, 18, 19]
 
 
 @pytest.mark.parametrize("window", [1, 2, 100])

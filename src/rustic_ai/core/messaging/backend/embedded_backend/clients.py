@@ -40,7 +40,6 @@ class Clients:
         if not (client and session.trusted and self.session_of(client)):
             raise ProtocolError(summary="a channel for descriptors of a client that is not here")
         session.channel_of, session.greeted, session.brings_ring = client, True, for_ring
-        session.is_plain = False
 
     def open(self, client: int) -> Producer:
         """Return what is known of a client, from now on."""

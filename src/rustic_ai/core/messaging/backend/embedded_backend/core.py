@@ -78,9 +78,7 @@ class Core:
         """Topics whose slots `settle` looks at, which may bring output, too."""
         self.stalled = self._delivery.stalled
         """Those who wait for output to be sent; `drained` goes on with them."""
-        self.book = Book(
-            self.clients.session_of, self._delivery.send, self._delivery.moved, self._swept
-        )
+        self.book = Book(self.clients.session_of, self._delivery.send, self.moved, self._swept)
         self._places = Places(
             self.store,
             self._delivery,
@@ -337,8 +335,7 @@ class Core:
 
     def take_dirty(self) -> list[Session]:
         """Return the sessions that got output since the last call."""
-        if self.moved:
-            self.book.sweep()
+        self.settle()
         dirty = list(self.dirty)
         if self._intake.untold:
             for session in dirty:

@@ -211,12 +211,13 @@ class Loop:
 
     def _serve(self, connection: Connection, events: int) -> None:
         """Receive and send; whatever goes wrong costs this connection alone."""
-        peer = connection.session.peer
+        session = connection.session
+        peer = session.peer
         try:
             if events & _WRITE:
                 self._send(connection)
             if events & ~_WRITE:  # bytes, or its end
-                if connection.session.is_plain:
+                if session.ring is None and not session.channel_of:  # nearly always
                     self._receive_bytes(connection)
                 else:
                     self._receive(connection, in_turn=events & _IN_TURN)
@@ -298,7 +299,7 @@ class Loop:
         if session is None or ring is None or session.ring is not None:
             self._drop(connection)
             return
-        session.ring, session.is_plain = ring, False
+        session.ring = ring
         self._core.counted["rings"] += 1
         self._streams.watch(self._connections[session])
         connection.socket.send(pack(Op.RING, n=1))

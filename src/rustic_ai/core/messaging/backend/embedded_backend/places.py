@@ -194,6 +194,7 @@ class Places:
             self._remember(cursor)
             cursor.sent = min(max(position, cursor.sent), topic.end)
             cursor.seen = min(cursor.seen, cursor.sent)
+            cursor.gap = False  # told now, it would say of what is in hand that it was handled
         session.lost.pop(number, None)
         cursor.session, cursor.number = session, number
         session.cursors[number] = cursor

@@ -61,8 +61,6 @@ class Session:
     """The client whose descriptors travel on this connection, and nothing else."""
     brings_ring: bool = False
     """Whether it is one descriptor, that of a ring."""
-    is_plain: bool = True
-    """Whether it has nothing but bytes on its socket."""
     ring: RingReader | None = None
     """Through which the client sends while it is looked at."""
     nonces: tuple[bytes, bytes] | None = None

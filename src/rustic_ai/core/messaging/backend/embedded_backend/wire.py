@@ -16,7 +16,7 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Sequence, Sized
 from typing import TYPE_CHECKING
 
 from rustic_ai.core.errors import (
@@ -205,9 +205,7 @@ class Wire:
                 self._reading = True
             self._read(left * 1000)
 
-    def read_next(
-        self, stop: StopSignal, enough: Container[object], patience: float | None
-    ) -> None:
+    def read_next(self, stop: StopSignal, enough: Sized, patience: float | None) -> None:
         """Read once; where another thread does so just now, wait for what it brings.
 
         Args:
