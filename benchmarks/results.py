@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from benchmarks.statistics import Spread
+from rustic_ai.core._version import how_built
 
 _MODEL = "model name"
 
@@ -26,7 +27,8 @@ def this_machine() -> str:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return (
         f"{os.cpu_count()} CPUs ({cpu}), {memory:.0f} GiB, {platform.system()} "
-        f"{platform.release()}, {platform.python_implementation()} {platform.python_version()}"
+        f"{platform.release()}, {platform.python_implementation()} {platform.python_version()}, "
+        f"{how_built()}"
     )
 
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from benchmarks.messaging.parts import FULL, PARTS, QUICK, TARGETS
 from benchmarks.messaging.report import measure, show
+from rustic_ai.core._version import how_built
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,8 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     repeats = options.repeats or (5 if options.full else 3)
     logging.basicConfig(level=logging.WARNING)
     print(
-        f"Python {platform.python_version()}, {os.cpu_count()} CPUs, {platform.system()} "
-        f"{platform.release()}, load {os.getloadavg()[0]:.1f}; {repeats} rounds: "
+        f"{how_built()}, Python {platform.python_version()}, {os.cpu_count()} CPUs, "
+        f"{platform.system()} {platform.release()}, load {os.getloadavg()[0]:.1f}; "
+        f"{repeats} rounds: "
         "median (lowest - highest)\n",
         flush=True,
     )

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 
 from benchmarks.process import deaths, idle, launch, memory, reads, stops
 from benchmarks.process.report import Row, show
+from rustic_ai.core._version import how_built
 
 _Part = tuple[str, Callable[[bool], list[Row]]]
 _PARTS: dict[str, _Part] = {
@@ -36,8 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"there is no part {', '.join(sorted(unknown))}; parts: {', '.join(_PARTS)}")
     logging.getLogger("rustic_ai").setLevel(logging.CRITICAL)  # that agents die is the plan
     print(
-        f"Python {platform.python_version()}, {os.cpu_count()} CPUs, {platform.system()} "
-        f"{platform.release()}, load {os.getloadavg()[0]:.1f}; median (lowest-highest)\n"
+        f"{how_built()}, Python {platform.python_version()}, {os.cpu_count()} CPUs, "
+        f"{platform.system()} {platform.release()}, load {os.getloadavg()[0]:.1f}; "
+        "median (lowest-highest)\n"
     )
     missed = 0
     started = time.perf_counter()

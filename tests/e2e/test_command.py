@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import socket
@@ -159,7 +160,8 @@ def test_schema_and_version(tmp_path: Path) -> None:
     code, _, err = run("schema", "--output", tmp_path / "no" / "such" / "folder")
     assert code == 2
     assert "Invalid value" in err
-    assert run("--version")[1] == "rustic-ai 0.1.0\n"
+    kind = "compiled" if "RUSTIC_EXPECT_COMPILED" in os.environ else "not compiled"
+    assert run("--version")[1] == f"rustic-ai 0.1.0 ({kind})\n"
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import weakref
+from collections.abc import Callable
 from typing import Protocol
 
 
@@ -24,6 +25,18 @@ _guarded: weakref.WeakSet[ClosesInForks] = weakref.WeakSet()
 def guard_forks(owner: ClosesInForks) -> None:
     """Have `owner.close_in_fork` called in every process forked from here by Python."""
     _guarded.add(owner)
+
+
+class ForkGuard:
+    """Guards, for as long as it lives, an object that no weak reference can be made to.
+
+    Args:
+        close: what `ClosesInForks.close_in_fork` does.
+    """
+
+    def __init__(self, close: Callable[[], None]) -> None:
+        self.close_in_fork = close
+        guard_forks(self)
 
 
 def _close_all() -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from rustic_ai.core import __version__
+from rustic_ai.core._version import __version__, how_built
 from rustic_ai.core.cli.run import run
 from rustic_ai.core.cli.schema import schema
 from rustic_ai.core.cli.validate import validate
@@ -27,7 +27,7 @@ app.command()(schema)
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"rustic-ai {__version__}")
+        typer.echo(f"rustic-ai {__version__} ({how_built()})")
         raise typer.Exit
 
 

@@ -6,7 +6,7 @@ import logging
 import traceback
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import TYPE_CHECKING, Any, Final, TypeGuard
 
 from pydantic import BaseModel, ValidationError
 
@@ -23,8 +23,8 @@ from rustic_ai.core.messaging.core.payload import Encoding, decode_model, json_p
 if TYPE_CHECKING:
     import asyncio
 
-logger = logging.getLogger(__name__)
-_JSON = Encoding.JSON
+logger: Final = logging.getLogger(__name__)
+_JSON: Final = Encoding.JSON
 
 
 @dataclass(slots=True, eq=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import BaseModel
 
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 Payload = Any
 """A pydantic model or a dict, both with arrays in them or without; bytes, a bytearray or a
 memoryview; a numpy array; an Arrow table or record batch; with `pickle=True` whatever pickles."""
-_PLAIN = MessageConstants.RAW_JSON_FORMAT
-_NORMAL = int(Priority.NORMAL)
+_PLAIN: Final = MessageConstants.RAW_JSON_FORMAT
+_NORMAL: Final = int(Priority.NORMAL)
 
 
 class Outbox:

@@ -20,20 +20,21 @@ import os
 import threading
 import time
 from dataclasses import dataclass
+from typing import Final
 
 from rustic_ai.core.messaging.core.machine_number import SHORT_NUMBERS, MachineNumber
 from rustic_ai.core.messaging.core.priority import Priority
 
-EPOCH_MS = 1_672_531_200_000  # 2023-01-01T00:00:00Z
-_LOW_BITS = 20
-_TIME_BITS = 41
-_PRIORITY_AT = _TIME_BITS + _LOW_BITS
-_LONG_FLAG = 1 << (_LOW_BITS - 1)
-_SHORT_SEQUENCE_BITS = 9
-_LONG_SEQUENCE_BITS = 3
-_MS = 1_000_000
+EPOCH_MS: Final = 1_672_531_200_000  # 2023-01-01T00:00:00Z
+_LOW_BITS: Final = 20
+_TIME_BITS: Final = 41
+_PRIORITY_AT: Final = _TIME_BITS + _LOW_BITS
+_LONG_FLAG: Final = 1 << (_LOW_BITS - 1)
+_SHORT_SEQUENCE_BITS: Final = 9
+_LONG_SEQUENCE_BITS: Final = 3
+_MS: Final = 1_000_000
 """Nanoseconds in a millisecond."""
-_now = time.time_ns
+_now: Final = time.time_ns
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -170,7 +171,7 @@ _ticker = _Ticker()
 if hasattr(os, "register_at_fork"):  # a forked process is another machine number
     os.register_at_fork(after_in_child=_ticker.reset)
 
-next_id = _ticker.next
+next_id: Final = _ticker.next
 
 
 class GemstoneGenerator:

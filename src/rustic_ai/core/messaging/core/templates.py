@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from pydantic_core import PydanticSerializationError
 
@@ -19,17 +19,17 @@ from rustic_ai.core.messaging.core.message_id import id_priority, next_id
 from rustic_ai.core.messaging.core.payload import Encoding
 from rustic_ai.core.messaging.core.priority import Priority
 
-_HEAD = bytes([0x90 | len(Envelope.__struct_fields__), 0xCF])
+_HEAD: Final = bytes([0x90 | len(Envelope.__struct_fields__), 0xCF])
 """MessagePack of an array of so many fields, of which the first is a number of 64 bits."""
-_SHORT = tuple(bytes([0xC4, size]) for size in range(256))
+_SHORT: Final = tuple(bytes([0xC4, size]) for size in range(256))
 """MessagePack of the sizes of short byte strings."""
-_MIDDLE = struct.Struct(">BH").pack
-_LONG = struct.Struct(">BI").pack
-_NORMAL = int(Priority.NORMAL)
-_NO_CAUSE = encode_field(None)
-_BEGINS_THREAD = b"\x91\xcf"
+_MIDDLE: Final = struct.Struct(">BH").pack
+_LONG: Final = struct.Struct(">BI").pack
+_NORMAL: Final = int(Priority.NORMAL)
+_NO_CAUSE: Final = encode_field(None)
+_BEGINS_THREAD: Final = b"\x91\xcf"
 """MessagePack of an array of one number of 64 bits, but for the number."""
-_PLAIN_REST = b"".join(map(encode_field, ((), None, False)))
+_PLAIN_REST: Final = b"".join(map(encode_field, ((), None, False)))
 """What stands between the thread and the trace context: nobody is tagged, no time to live, no
 error."""
 _MOST = 1024

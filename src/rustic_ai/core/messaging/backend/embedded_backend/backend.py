@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 from rustic_ai.core.errors import MessagingConfigError
 from rustic_ai.core.messaging.backend.embedded_backend.client import ServerClient
 from rustic_ai.core.messaging.backend.embedded_backend.composition import (
+    Receiver,
     frame_of,
     message_of,
-    receiver_for,
 )
 from rustic_ai.core.messaging.backend.embedded_backend.config import (
     CAPABILITIES,
@@ -287,7 +287,7 @@ class EmbeddedMessagingBackend(MessagingBackend):
         client.check()
         wanted = {}
         for topic, handler in handlers.items():
-            receiver = receiver_for(topic, handler, client)
+            receiver = Receiver(topic, handler, client).receive
             known = self._subscriptions.get((topic, subscriber))
             if known is not None:
                 known.receiver = receiver

@@ -8,7 +8,7 @@ import secrets
 import socket
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from threading import get_ident
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from rustic_ai.core.errors import (
     BackendClosedError,
@@ -50,11 +50,11 @@ from rustic_ai.core.messaging.core.stop_signal import StopSignal
 if TYPE_CHECKING:
     from rustic_ai.core.messaging.backend.embedded_backend.shared.exchange import Exchange
 
-logger = logging.getLogger(__name__)
+logger: Final = logging.getLogger(__name__)
 
-_ACK_DELAY = 5
+_ACK_DELAY: Final = 5
 """Milliseconds that the word of handled messages may wait for more: it only gives credit."""
-_LOAN_LOOK = 1000
+_LOAN_LOOK: Final = 1000
 """Milliseconds after which an idle client looks whether parts that it held are out of use."""
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
+from typing import Final
 
 import msgspec
 
 from rustic_ai.core.errors import ProtocolError
 from rustic_ai.core.messaging.backend.embedded_backend.client import ServerClient
-from rustic_ai.core.messaging.backend.embedded_backend.inbox import MessageReceiver
 from rustic_ai.core.messaging.backend.embedded_backend.protocol import (
     DEAD,
     HANDLED,
@@ -26,9 +26,10 @@ from rustic_ai.core.messaging.core.dead_letter import pack_dead_letter, unpack_d
 from rustic_ai.core.messaging.core.message import Message
 from rustic_ai.core.messaging.core.messaging_backend import MessageHandler
 
-logger = logging.getLogger(__name__)
+logger: Final = logging.getLogger(__name__)
 
-_SPECIAL = DEAD | SHARED | LARGE
+_from_envelope: Final = Message.from_envelope
+_SPECIAL: Final = DEAD | SHARED | LARGE
 """Flags of what is more than an envelope."""
 
 
@@ -76,7 +77,7 @@ def _frame_with_parts(
 
 
 def message_of(
-    body: memoryview,
+    body: bytes | memoryview,
     flags: int,
     topic: str | None,
     attempt: int,
@@ -104,24 +105,33 @@ def message_of(
         return None
 
 
-def receiver_for(topic: str, handler: MessageHandler, client: ServerClient) -> MessageReceiver:
-    """Return what reads the messages of a topic, and hands them to `handler` while they live."""
-    from_envelope = Message.from_envelope
+class Receiver:
+    """Reads the messages of a topic, and hands them to `handler` while they live.
 
-    def receive(body: memoryview, flags: int, ttl_ms: int, attempt: int) -> None:
+    Args:
+        topic: where they come from.
+        handler: gets them.
+        client: whose shared memory it is.
+    """
+
+    def __init__(self, topic: str, handler: MessageHandler, client: ServerClient) -> None:
+        self._topic = topic
+        self._handler = handler
+        self._client = client
+
+    def receive(self, body: bytes | memoryview, flags: int, ttl_ms: int, attempt: int) -> None:
+        """Take a body, as `MessageReceiver` says."""
         message: Message | None
         if flags & _SPECIAL:
-            message = message_of(body, flags, topic, attempt, client)
+            message = message_of(body, flags, self._topic, attempt, self._client)
         else:  # nearly always; what `message_of` would do, too
             try:
-                message = from_envelope(decode_envelope(body), topic, attempt)
-            except msgspec.DecodeError:
-                message = message_of(body, flags, topic, attempt, client)  # says why not
+                message = _from_envelope(decode_envelope(body), self._topic, attempt)
+            except msgspec.DecodeError:  # says why not
+                message = message_of(body, flags, self._topic, attempt, self._client)
         if message is None or (ttl_ms and message.is_expired(time.time() * 1000)):
             return
-        handler(message)
-
-    return receive
+        self._handler(message)
 
 
 def _fetch_from(client: ServerClient, flags: int) -> Callable[[Place], Part]:

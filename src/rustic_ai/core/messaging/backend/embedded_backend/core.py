@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from rustic_ai.core.errors import ProtocolError
 from rustic_ai.core.messaging.backend.embedded_backend.answers import Answers
@@ -36,10 +37,10 @@ from rustic_ai.core.messaging.backend.embedded_backend.session import Producer, 
 from rustic_ai.core.messaging.backend.embedded_backend.shared.book import BOOKED, Book
 from rustic_ai.core.messaging.backend.embedded_backend.store import Bounds, Cursor, Store, Topic
 
-_unpack = HEADER.unpack_from
-_HOUSEKEEPING = 1.0
+_unpack: Final = HEADER.unpack_from
+_HOUSEKEEPING: Final = 1.0
 """Seconds between looks at what is too old."""
-_TELL_DELAY = 0.005
+_TELL_DELAY: Final = 0.005
 """Seconds that a client may have to wait for the word that its messages are stored."""
 
 

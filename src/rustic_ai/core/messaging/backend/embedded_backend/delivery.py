@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 from rustic_ai.core.errors import ProtocolError
 from rustic_ai.core.messaging.backend.embedded_backend.protocol import (
@@ -19,8 +20,8 @@ from rustic_ai.core.messaging.backend.embedded_backend.store import Cursor, Topi
 
 OUTPUT_LIMIT = 1 << 20
 """Bytes of a session's output above which nothing more is put on its way."""
-_pack = HEADER.pack
-_MAX_ATTEMPT = HANDLED - 1
+_pack: Final = HEADER.pack
+_MAX_ATTEMPT: Final = HANDLED - 1
 
 
 class Delivery:

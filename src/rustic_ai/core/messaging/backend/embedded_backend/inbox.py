@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final
 
 from rustic_ai.core.messaging.backend.embedded_backend.protocol import (
     ACK,
@@ -20,13 +20,11 @@ from rustic_ai.core.messaging.backend.embedded_backend.protocol import (
     pack_names,
 )
 
-WINDOW = 4096
+WINDOW: Final = 4096
 """Messages that may be on their way to a subscriber without its acknowledgement."""
 
-_pack = HEADER.pack
-_new = tuple.__new__
-"""Makes a named tuple without a call of a Python function."""
-MessageReceiver = Callable[[memoryview, int, int, int], None]
+_pack: Final = HEADER.pack
+MessageReceiver = Callable[[bytes | memoryview, int, int, int], None]
 """Takes a body, flags of its frame and its delivery, its time to live, and for the how-manieth time
 it comes."""
 
@@ -75,18 +73,33 @@ class Subscription:
         return pack(Op.UNSUBSCRIBE, flags=FORGET if self.forget else 0, aux=self.number)
 
 
-class Parcel(NamedTuple):
+class Parcel:
     """A run of messages for one subscription; `base` is the position of the first."""
 
-    subscription: Subscription
-    base: int
-    attempt: int
-    epoch: int
-    run: bytes
-    first: int
-    """Where the body begins."""
-    handled: int = 0
-    """HANDLED, where that was so of some."""
+    def __init__(
+        self,
+        subscription: Subscription,
+        base: int,
+        attempt: int,
+        epoch: int,
+        run: bytes,
+        first: int,
+        handled: int = 0,
+    ) -> None:
+        self.subscription = subscription
+        self.base = base
+        self.attempt = attempt
+        self.epoch = epoch
+        self.run = run
+        self.first = first
+        """Where the body begins."""
+        self.handled = handled
+        """HANDLED, where that was so of some."""
+
+    def rest(self, base: int, first: int) -> Parcel:
+        """Return what of it is left from a message on."""
+        about = self.attempt, self.epoch, self.run, first, self.handled
+        return Parcel(self.subscription, base, *about)
 
 
 class Inbox:
@@ -143,8 +156,8 @@ class Inbox:
         subscription.received = position + count
         if count:
             attempt, epoch = (flags & ~HANDLED) or 1, subscription.epoch
-            parcel: Parcel = _new(
-                Parcel, (subscription, position, attempt, epoch, raw, HEADER_SIZE, flags & HANDLED)
+            parcel = Parcel(
+                subscription, position, attempt, epoch, raw, HEADER_SIZE, flags & HANDLED
             )
             parcels = self.waiting.get(subscription.rank)
             if parcels is None:
@@ -170,7 +183,7 @@ class Inbox:
         parcel = parcels.popleft()
         if not parcels:
             del waiting[rank]
-        self.due[parcel[0]] = None
+        self.due[parcel.subscription] = None
         return parcel
 
     def put_back_if_overtaken(self, parcel: Parcel) -> bool:

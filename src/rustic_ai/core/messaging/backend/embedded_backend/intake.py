@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from rustic_ai.core.errors import ProtocolError
 from rustic_ai.core.messaging.backend.embedded_backend.delivery import Delivery
@@ -28,15 +29,15 @@ from rustic_ai.core.messaging.backend.embedded_backend.session import (
 from rustic_ai.core.messaging.backend.embedded_backend.shared.book import Book
 from rustic_ai.core.messaging.backend.embedded_backend.store import Cursor, Store, Topic
 
-_TELL_UNITS = 128
+_TELL_UNITS: Final = 128
 """Units after which their client is told at once that they are stored."""
-_TELL_ALONG = 8
+_TELL_ALONG: Final = 8
 """Units after which it is told when something is sent to it anyway."""
 _MAX_PARKED = 1 << 16
 """More batches than a client's window has units, acknowledgements between them included."""
-_OVERDRAFT = 2
+_OVERDRAFT: Final = 2
 """By how much a topic may exceed its limit for a sender that nobody but itself holds up."""
-_unpack = HEADER.unpack_from
+_unpack: Final = HEADER.unpack_from
 
 
 class Intake:

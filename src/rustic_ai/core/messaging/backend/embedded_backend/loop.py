@@ -8,7 +8,7 @@ import select
 import socket
 import time
 from collections import deque
-from typing import Any
+from typing import Any, Final
 
 from rustic_ai.core.errors import JournalError, ProtocolError
 from rustic_ai.core.messaging.backend.embedded_backend.access import is_same_user
@@ -25,19 +25,20 @@ from rustic_ai.core.messaging.backend.embedded_backend.shared.descriptors import
 from rustic_ai.core.messaging.backend.embedded_backend.streams import STREAM, Streams
 from rustic_ai.core.messaging.core.stop_signal import StopSignal
 
-logger = logging.getLogger(__name__)
+logger: Final = logging.getLogger(__name__)
 
-GREETING_DEADLINE = 2.0
+GREETING_DEADLINE: Final = 2.0
 """Seconds that a connection has to say, and where needed to prove, that it is a client."""
-_RECEIVE = 256 << 10
-_SEND = 256 << 10
-_BUFFERS = 1 << 20
-_MAX_OUTPUT = 64 << 20
+_RECEIVE: Final = 256 << 10
+_SEND: Final = 256 << 10
+_BUFFERS: Final = 1 << 20
+_MAX_OUTPUT: Final = 64 << 20
 """Bytes that may wait for a client; beyond, nothing more is read from it."""
-_MOST_READS = 16
+_MOST_READS: Final = 16
 """Reads of one connection before others have their turn."""
-_READ, _WRITE = select.POLLIN, select.POLLOUT  # those of epoll are the same
-_IN_TURN = 1 << 16
+_READ: Final = select.POLLIN  # those of epoll are the same
+_WRITE: Final = select.POLLOUT
+_IN_TURN: Final = 1 << 16
 """Added where a stream is read, and its ring with it; no event of a poller."""
 
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
+from typing import Final
 
 from rustic_ai.core.errors import BackendClosedError, BackendUnavailableError, BackPressureError
 from rustic_ai.core.messaging.backend.embedded_backend.window import SendWindow
 from rustic_ai.core.messaging.backend.embedded_backend.wire import ANSWER_DEADLINE, Wire
 
-logger = logging.getLogger(__name__)
+logger: Final = logging.getLogger(__name__)
 
-DRAIN_DEADLINE = 5.0
+DRAIN_DEADLINE: Final = 5.0
 """Seconds that a client waits at its end for the word that its messages are stored."""
 
 

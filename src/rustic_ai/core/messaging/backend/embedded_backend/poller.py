@@ -6,6 +6,16 @@ import select
 
 _FD_SETSIZE = 1024
 
+
+def wait(poll: select.poll, patience: float | None) -> list[tuple[int, int]]:
+    """Wait up to `patience` milliseconds, or for ever, for what `poll` looks at.
+
+    Python runs the handlers of signals between two bytecodes. So one whose signal came while
+    compiled code ran is run here, before the waiting: this module is not compiled.
+    """
+    return poll.poll(patience)
+
+
 if hasattr(select, "epoll"):
 
     class Poller:

@@ -20,53 +20,55 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Sequence
 from enum import IntEnum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from rustic_ai.core.errors import ProtocolError
 
-HEADER = struct.Struct("<IBBHIIQ")
-HEADER_SIZE = HEADER.size
-FLAGS_AT = 5
+HEADER: Final = struct.Struct("<IBBHIIQ")
+HEADER_SIZE: Final = HEADER.size
+MESSAGE: Final = struct.Struct("<IxB6xI")
+"""Of the header of a message in a run, what its reader needs: length, flags, time to live."""
+FLAGS_AT: Final = 5
 """Where the flags stand in a frame."""
-WELCOME = struct.Struct("<QQQ")
+WELCOME: Final = struct.Struct("<QQQ")
 """Body of a server's HELLO: life of what it has stored, largest message with parts in its body,
 life of its process."""
-MAGIC = int.from_bytes(b"RUSTICMP", "little")
-VERSION = 4
-MAX_FRAME = (16 << 20) + (64 << 10)
+MAGIC: Final = int.from_bytes(b"RUSTICMP", "little")
+VERSION: Final = 4
+MAX_FRAME: Final = (16 << 20) + (64 << 10)
 """Largest message that a server takes unless told otherwise, in bytes: 16 MiB and its envelope."""
-MAX_PAYLOAD = 1 << 30
+MAX_PAYLOAD: Final = 1 << 30
 """Largest message with parts in its body that a server takes unless told otherwise, in bytes."""
-MAX_STEP = 4
+MAX_STEP: Final = 4
 """A STEP may be this many times as large as a message."""
-MAX_NAME = 1024
+MAX_NAME: Final = 1024
 """Largest name of a topic, namespace or subscriber, in bytes."""
-MAX_GREETING = 256
+MAX_GREETING: Final = 256
 """Largest frame of a client that has not proved yet who it is, in bytes."""
-FROM_START = 0
-FROM_NOW = (1 << 64) - 1
-_MAX_N = (1 << 32) - 1
-_pack = HEADER.pack
-_unpack = HEADER.unpack_from
+FROM_START: Final = 0
+FROM_NOW: Final = (1 << 64) - 1
+_MAX_N: Final = (1 << 32) - 1
+_pack: Final = HEADER.pack
+_unpack: Final = HEADER.unpack_from
 
-ACK_NOW = 1
+ACK_NOW: Final = 1
 """Flag of PUBLISH and STEP: somebody waits for the server's word."""
-DEAD = 2
+DEAD: Final = 2
 """Flag of PUBLISH: the envelope stands behind a `DeadLetterNote`."""
-SHARED = 4
+SHARED: Final = 4
 """Flag of PUBLISH: parts of it lie in slots."""
-LARGE = 8
+LARGE: Final = 8
 """Flag of PUBLISH and STEP: parts stand in the body, which may be as large as `MAX_PAYLOAD`."""
-HANDLED = 128
+HANDLED: Final = 128
 """Flag of DELIVER: all subscribers of before have handled some of these; slots that they needed may
 be in use again."""
-SEGMENT_SHIFT = 16
+SEGMENT_SHIFT: Final = 16
 """The number of a slot is that of its segment, and in so many lowest bits its index there."""
-DURABLE = 1
+DURABLE: Final = 1
 """Flag of SUBSCRIBE: the place in the topic outlives the connection."""
-RESUME = 2
+RESUME: Final = 2
 """Flag of SUBSCRIBE: go on exactly here; the client has not died, only its connection."""
-FORGET = 1
+FORGET: Final = 1
 """Flag of UNSUBSCRIBE: the place in the topic is not needed any more."""
 
 
@@ -108,7 +110,10 @@ class Op(IntEnum):
     LOOK = 28  # C: what stands in the ring before position id comes before what follows here
 
 
-PUBLISH, DELIVER, ACK, STEP = int(Op.PUBLISH), int(Op.DELIVER), int(Op.ACK), int(Op.STEP)
+PUBLISH: Final = int(Op.PUBLISH)
+DELIVER: Final = int(Op.DELIVER)
+ACK: Final = int(Op.ACK)
+STEP: Final = int(Op.STEP)
 """Plain numbers, for where every nanosecond is spent a million times."""
 
 
@@ -156,7 +161,7 @@ class Stored(NamedTuple):
 
 
 def pack(
-    op: Op,
+    op: int,
     body: bytes = b"",
     *,
     flags: int = 0,

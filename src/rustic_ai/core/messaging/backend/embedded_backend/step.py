@@ -6,21 +6,24 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from typing import Final
 
 from rustic_ai.core.messaging.backend.embedded_backend.inbox import Parcel
-from rustic_ai.core.messaging.backend.embedded_backend.protocol import HEADER, HEADER_SIZE
+from rustic_ai.core.messaging.backend.embedded_backend.protocol import HEADER_SIZE, MESSAGE
 from rustic_ai.core.messaging.core.stop_signal import StopSignal
 
-logger = logging.getLogger(__name__)
+logger: Final = logging.getLogger(__name__)
 
-_FLUSH_BYTES = 32 << 10
-_FLUSH_AFTER = 0.001
+_FLUSH_BYTES: Final = 32 << 10
+_FLUSH_AFTER: Final = 0.001
 """Seconds that a finished step may wait for company."""
-_FLUSH_MESSAGES = 1024
+_FLUSH_MESSAGES: Final = 1024
 """Messages without output after which the server is told."""
-_NOBODY = -1
-_unpack = HEADER.unpack_from
-_now = time.monotonic
+_NOBODY: Final = -1
+_SMALL: Final = 4096
+"""Bytes below which a copy costs less than a view."""
+_unpack: Final = MESSAGE.unpack_from
+_now: Final = time.monotonic
 
 
 class Step:
@@ -68,8 +71,13 @@ class Step:
             acknowledgements: returns the word that messages were handled, to be sent.
             overtaken: asked before each message of a ranked subscription; it keeps the rest.
         """
-        subscription, position, attempt, epoch, run, offset, of_delivery = parcel
-        end, whole = len(run), memoryview(run)
+        subscription, run = parcel.subscription, parcel.run
+        position, attempt, epoch = parcel.base, parcel.attempt, parcel.epoch
+        offset, end, whole = parcel.first, len(run), memoryview(run)
+        length: int
+        flags: int
+        ttl_ms: int
+        body: bytes | memoryview
         careful = attempt > 1  # the culprit of a crash must be told from its neighbours
         known = subscription.handled if epoch == subscription.epoch else 0
         handled, ranked = 0, subscription.rank
@@ -77,9 +85,9 @@ class Step:
             receiver = subscription.receiver
             if receiver is None or stop.stopped:
                 return
-            if ranked and overtaken(parcel._replace(base=position, first=offset)):
+            if ranked and overtaken(parcel.rest(position, offset)):
                 return
-            length, _, flags, _, _, ttl_ms, _ = _unpack(run, offset)
+            length, flags, ttl_ms = _unpack(run, offset)
             start, offset = offset + HEADER_SIZE, offset + length
             position += 1
             if position <= known:
@@ -87,7 +95,8 @@ class Step:
             mark = len(self.frames)
             self.running = True
             try:
-                receiver(whole[start:offset], flags | of_delivery, ttl_ms, attempt)
+                body = run[start:offset] if length < _SMALL else whole[start:offset]
+                receiver(body, flags | parcel.handled, ttl_ms, attempt)
             except Exception:
                 logger.exception("a message handler failed")
             except BaseException:

@@ -8,7 +8,7 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from rustic_ai.core.messaging.backend.embedded_backend.config import Overflow
 from rustic_ai.core.messaging.backend.embedded_backend.protocol import cut_run, messages_in
@@ -17,10 +17,10 @@ from rustic_ai.core.messaging.core.message_id import id_time_ms
 if TYPE_CHECKING:
     from rustic_ai.core.messaging.backend.embedded_backend.session import Session
 
-CHUNK = 256 << 10
+CHUNK: Final = 256 << 10
 """About how many bytes one answer to a query holds."""
-_COMPACT_AFTER = 1024
-_SLACK = 16
+_COMPACT_AFTER: Final = 1024
+_SLACK: Final = 16
 
 
 @dataclass(frozen=True, slots=True)

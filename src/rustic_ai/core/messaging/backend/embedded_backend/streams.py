@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Final
 
 from rustic_ai.core.messaging.backend.embedded_backend.connection import Connection
 from rustic_ai.core.messaging.backend.embedded_backend.poller import Poller
 
-STREAM = 32
+STREAM: Final = 32
 """Units of one client that make a stream, where they come within `_SPAN` and nothing that it could
 have waited for was sent to it in between."""
-_SPAN = 0.002
-_INTERVAL = 0.0003
+_SPAN: Final = 0.002
+_INTERVAL: Final = 0.0003
 """Seconds between looks at what streams have brought."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from typing import Final
 
 from rustic_ai.core.messaging.backend.embedded_backend.protocol import (
     FLAGS_AT,
@@ -13,10 +14,10 @@ from rustic_ai.core.messaging.backend.embedded_backend.protocol import (
     Op,
 )
 
-MAX_UNITS = 16_384
-MAX_BYTES = 8 << 20
-_TOPIC_AT = 8
-_TOPICAL = (Op.PUBLISH, Op.TOPIC, Op.QUERY, Op.DECLARE)
+MAX_UNITS: Final = 16_384
+MAX_BYTES: Final = 8 << 20
+_TOPIC_AT: Final = 8
+_TOPICAL: Final = (Op.PUBLISH, Op.TOPIC, Op.QUERY, Op.DECLARE)
 
 
 class SendWindow:

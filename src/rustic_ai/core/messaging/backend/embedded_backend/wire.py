@@ -17,7 +17,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Sequence, Sized
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from rustic_ai.core.errors import (
     BackendClosedError,
@@ -25,8 +25,9 @@ from rustic_ai.core.errors import (
     PortTakenError,
     ProtocolError,
 )
-from rustic_ai.core.forking import guard_forks
+from rustic_ai.core.forking import ForkGuard
 from rustic_ai.core.messaging.backend.embedded_backend.dial import Link
+from rustic_ai.core.messaging.backend.embedded_backend.poller import wait
 from rustic_ai.core.messaging.backend.embedded_backend.protocol import Fields, Frame, Op, pack
 from rustic_ai.core.messaging.backend.embedded_backend.window import SendWindow
 from rustic_ai.core.messaging.core.stop_signal import StopSignal
@@ -34,13 +35,13 @@ from rustic_ai.core.messaging.core.stop_signal import StopSignal
 if TYPE_CHECKING:
     from rustic_ai.core.messaging.backend.embedded_backend.shared.ring import RingWriter
 
-logger = logging.getLogger(__name__)
+logger: Final = logging.getLogger(__name__)
 
-ANSWER_DEADLINE = 30.0
+ANSWER_DEADLINE: Final = 30.0
 """Seconds after which a server that does not answer counts as gone."""
-_RECEIVE = 256 << 10
-_FIRST_PAUSE = 0.002
-_LONGEST_PAUSE = 1.0
+_RECEIVE: Final = 256 << 10
+_FIRST_PAUSE: Final = 0.002
+_LONGEST_PAUSE: Final = 1.0
 
 
 class Wire:
@@ -87,7 +88,7 @@ class Wire:
         """Whether it is neither closed, nor lost, nor broken: one look instead of three."""
         self._ring: RingWriter | None = None
         self._hold(dial())
-        guard_forks(self)
+        self._guard = ForkGuard(self.close_in_fork)
 
     def _hold(self, link: Link) -> None:
         """Take a connection, and what of it each message needs."""
@@ -199,11 +200,13 @@ class Wire:
                     raise BackendUnavailableError(
                         address=self._address(), reason="it does not answer"
                     )
-                if self._reading:
+                reads = not self._reading
+                if reads:
+                    self._reading = True
+                else:
                     self._await_change(left)
-                    continue
-                self._reading = True
-            self._read(left * 1000)
+            if reads:
+                self._read(left * 1000)
 
     def read_next(self, stop: StopSignal, enough: Sized, patience: float | None) -> None:
         """Read once; where another thread does so just now, wait for what it brings.
@@ -266,7 +269,7 @@ class Wire:
         try:
             if poller is None:
                 poller = self._pollers[stop] = _poll_for(self.link.socket, stop)
-            ready = poller.poll(timeout)
+            ready = wait(poller, timeout)
             if ready != self._readable and self._readable[0][0] not in dict(ready):
                 return ()
             size = self._recv_into(self._buffer)
