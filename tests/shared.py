@@ -14,7 +14,8 @@ import psutil
 
 from rustic_ai.core.messaging.backend.embedded_backend import EmbeddedMessagingBackend
 from rustic_ai.core.messaging.core.attachment import Part
-from rustic_ai.core.messaging.core.message import AgentTag, Message
+from rustic_ai.core.messaging.core.envelope import AgentTag
+from rustic_ai.core.messaging.core.message import Message
 from rustic_ai.core.messaging.core.message_id import GemstoneGenerator
 from rustic_ai.core.testing.waiting import wait_until
 from tests.chaos import start

@@ -13,8 +13,12 @@ import timeit
 from collections.abc import Callable
 
 from benchmarks.messaging.agent_roles import Item
-from rustic_ai.core.messaging.core.codec import decode_envelope, encode_envelope
-from rustic_ai.core.messaging.core.message import AgentTag, Envelope
+from rustic_ai.core.messaging.core.envelope import (
+    AgentTag,
+    Envelope,
+    decode_envelope,
+    encode_envelope,
+)
 from rustic_ai.core.messaging.core.payload import Encoding
 
 _TIMES, _ROUNDS = 20_000, 5

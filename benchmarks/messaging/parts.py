@@ -95,6 +95,7 @@ def _raw(scale: Scale) -> list[Measurement]:
         "raw 1 to 1, TCP": Flow(2 * n, transport="tcp"),
         "raw fan-in 4 to 1": Flow(2 * n, publishers=4),
         "raw fan-out 1 to 8": Flow(n // 2, subscribers=8),
+        "raw fan-out 1 to 8, envelopes read": Flow(n // 2, subscribers=8, reads=True),
         "raw 1 to 1, 10 kB": Flow(n // 4, size=10_000),
         "raw 1 to 1, 1 MB": Flow(n // 500, size=1_000_000),
     }

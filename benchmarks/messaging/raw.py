@@ -17,13 +17,17 @@ from rustic_ai.core.messaging.backend.embedded_backend import EmbeddedMessagingB
 
 @dataclass(frozen=True)
 class Flow:
-    """Who sends how much to whom; `server` are the server's settings."""
+    """Who sends how much to whom; `server` are the server's settings.
+
+    `reads`: whether receivers ask who the sender is, which stands in the envelope.
+    """
 
     n: int
     size: int = 200
     publishers: int = 1
     subscribers: int = 1
     transport: str = "unix"
+    reads: bool = False
     server: dict[str, Any] = field(default_factory=dict)
 
 
@@ -61,6 +65,7 @@ def _run(flow: Flow, backend: EmbeddedMessagingBackend, profile: str) -> Flowed:
                     role="subscribe",
                     name=f"s{i}",
                     n=each * flow.publishers,
+                    reads=flow.reads,
                     profile=profile and f"{profile}.sub{i}",
                     **common,
                 )

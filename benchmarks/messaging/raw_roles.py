@@ -8,7 +8,8 @@ from typing import Any
 from benchmarks.messaging.processes import now, ready, say, settings
 from rustic_ai.core.messaging import MessagingBackend
 from rustic_ai.core.messaging.backend.embedded_backend import EmbeddedMessagingBackend
-from rustic_ai.core.messaging.core.message import AgentTag, Message
+from rustic_ai.core.messaging.core.envelope import AgentTag
+from rustic_ai.core.messaging.core.message import Message
 from rustic_ai.core.messaging.core.message_id import GemstoneGenerator
 from rustic_ai.core.messaging.core.messaging_config import MessagingConfig
 from rustic_ai.core.messaging.core.stop_signal import StopSignal
@@ -46,11 +47,13 @@ def publish(backend: MessagingBackend, told: dict[str, Any]) -> dict[str, float]
 def subscribe(backend: MessagingBackend, told: dict[str, Any]) -> dict[str, float]:
     """Take in as many messages as told, or for as many seconds."""
     stop, wanted, got, first, used = StopSignal(), told["n"], 0, 0.0, 0.0
-    seconds = told.get("seconds")
+    seconds, reads = told.get("seconds"), told.get("reads")
 
-    def take(_: Message) -> None:
+    def take(message: Message) -> None:
         nonlocal got, first, used
         got += 1
+        if reads and message.sender is None:
+            raise AssertionError("nobody sent it")
         if got == 1:
             first, used = now(), time.process_time()
         if got == wanted or (seconds and not got % 256 and now() - first > seconds):

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rustic_ai.core.messaging.backend.embedded_backend import EmbeddedMessagingBackend
-from rustic_ai.core.messaging.core.message import AgentTag, Message
+from rustic_ai.core.messaging.core.envelope import AgentTag
+from rustic_ai.core.messaging.core.message import Message
 from rustic_ai.core.messaging.core.message_id import GemstoneGenerator
 from rustic_ai.core.messaging.core.stop_signal import StopSignal
 from tests.chaos import INPUT, OUTPUT, SPACE, last_acknowledged

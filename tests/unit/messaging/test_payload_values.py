@@ -31,12 +31,14 @@ SAMPLE = numpy.arange(24, dtype="int32").reshape(2, 3, 4)
 
 def forged(piece: object, size: int = 8) -> Message:
     """Make a message whose envelope says something about a part of so many zeros."""
-    message = outgoing(b"\0" * size)
-    message.envelope = type(message.envelope)(
-        *(getattr(message.envelope, name) for name in ("id", "sender", "topics", "format")),
+    told = outgoing(b"\0" * size)
+    envelope = type(told.envelope)(
+        *(getattr(told.envelope, name) for name in ("id", "sender", "topics", "format")),
         Encoding.VALUE,
         encode_nest(piece),  # type: ignore[arg-type]
     )
+    message = Message.from_envelope(envelope, None)
+    message.parts = told.parts
     return decode_message(encode_message(message), "t")
 
 

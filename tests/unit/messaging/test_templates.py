@@ -19,7 +19,8 @@ from pydantic_core import PydanticSerializationError
 from rustic_ai.core.guild.agent.outbox import Outbox
 from rustic_ai.core.messaging import AgentTag, Message, Priority
 from rustic_ai.core.messaging.core import templates
-from rustic_ai.core.messaging.core.codec import EncodedMessage, decode_message, encode_message
+from rustic_ai.core.messaging.core.codec import decode_message, encode_message
+from rustic_ai.core.messaging.core.message import EncodedMessage, WrappedMessage
 from rustic_ai.core.messaging.core.message_id import GemstoneGenerator, id_priority, next_id
 from tests.unit.messaging.parcels import Post
 
@@ -60,8 +61,8 @@ def question(**fields: Any) -> Message:
     traceparent = fields.pop("traceparent", None)
     options: dict[str, Any] = {"sender": AgentTag("q"), "topics": "t", "payload": {}, **fields}
     message = Message(id_obj=ids.get_id(priority), **options)
-    message.envelope = msgspec.structs.replace(message.envelope, traceparent=traceparent)
-    return message
+    envelope = msgspec.structs.replace(message.envelope, traceparent=traceparent)
+    return Message.from_envelope(envelope, None)
 
 
 def assert_as_composed(sent: Message, outbox: Outbox, *arguments: Any, **options: Any) -> None:
@@ -100,7 +101,7 @@ def test_what_is_joined_is_what_would_be_composed(
     outbox = Outbox(post)
     for text in texts:
         outbox.post(Note(text=text), topics, cause=cause)
-    assert type(post.sent[0]) is Message
+    assert type(post.sent[0]) is WrappedMessage
     for message, text in zip(post.sent[1:], texts[1:], strict=True):
         assert_as_composed(message, outbox, Note(text=text), topics, cause=cause)
 
@@ -126,7 +127,7 @@ def test_lists_and_tuples_of_topics_are_the_same() -> None:
     outbox = Outbox(post)
     for to in (["t", "u"], ("t", "u"), ["t"]):
         outbox.post(Note(text="x"), to)
-    assert [type(m) for m in post.sent] == [Message, EncodedMessage, Message]
+    assert [type(m) for m in post.sent] == [WrappedMessage, EncodedMessage, WrappedMessage]
     assert post.sent[1].topics == ("t", "u")
 
 
@@ -147,7 +148,7 @@ def test_what_is_not_plain_is_composed(options: dict[str, Any]) -> None:
     outbox.post(Note(text="x"), "t")
     outbox.post(Note(text="x"), "t", **options)
     outbox.post(Note(text="x"), "t")
-    assert [type(m) for m in post.sent] == [Message, Message, EncodedMessage]
+    assert [type(m) for m in post.sent] == [WrappedMessage, WrappedMessage, EncodedMessage]
     composed = outbox.compose(Note(text="x"), "t", **options).envelope
     assert msgspec.structs.replace(composed, id=1, thread=()) == msgspec.structs.replace(
         post.sent[1].envelope, id=1, thread=()
@@ -162,7 +163,7 @@ def test_a_payload_that_does_not_fit_is_composed() -> None:
     outbox = Outbox(post)
     for value in (1, memoryview(b"x" * 1000), 2):
         outbox.post(Loose(value=value), "t")
-    assert [type(m) for m in post.sent] == [Message, Message, EncodedMessage]
+    assert [type(m) for m in post.sent] == [WrappedMessage, WrappedMessage, EncodedMessage]
     assert decode_message(encode_message(post.sent[1]), "t").payload["value"] == b"x" * 1000
     with pytest.raises(PydanticSerializationError, match="object"):
         outbox.post(Loose(value=object()), "t")

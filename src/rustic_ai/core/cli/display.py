@@ -18,7 +18,7 @@ from rustic_ai.core.cli.output import relayed
 from rustic_ai.core.guild.execution.stats import AgentState
 from rustic_ai.core.guild.spec import AgentSpec
 from rustic_ai.core.guild.system_messages import ProgressReport
-from rustic_ai.core.messaging.core.message import AgentTag
+from rustic_ai.core.messaging.core.envelope import AgentTag
 
 ProcessInfo = Callable[[str], dict[str, Any]]
 

@@ -19,7 +19,8 @@ from rustic_ai.core.guild.execution.stats import ExitReport
 from rustic_ai.core.guild.system_messages import ErrorMessage, GuildFinished, ProgressReport
 from rustic_ai.core.guild.topics import GuildTopics
 from rustic_ai.core.messaging.client.client import SimpleClient
-from rustic_ai.core.messaging.core.message import AgentTag, Message
+from rustic_ai.core.messaging.core.envelope import AgentTag
+from rustic_ai.core.messaging.core.message import Message
 from rustic_ai.core.messaging.core.messaging_interface import MessagingInterface
 
 if TYPE_CHECKING:

@@ -21,7 +21,8 @@ from rustic_ai.core.guild.spec import (
 )
 from rustic_ai.core.guild.system_messages import GuildFinished, GuildStarted, ProgressReport
 from rustic_ai.core.guild.topics import GuildTopics
-from rustic_ai.core.messaging.core.message import AgentTag, Message
+from rustic_ai.core.messaging.core.envelope import AgentTag
+from rustic_ai.core.messaging.core.message import Message
 from rustic_ai.core.messaging.core.messaging_config import MessagingConfig
 from rustic_ai.core.messaging.core.messaging_interface import MessagingInterface
 

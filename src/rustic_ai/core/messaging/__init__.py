@@ -7,7 +7,8 @@ from rustic_ai.core._lazy import lazy_exports
 if TYPE_CHECKING:
     from rustic_ai.core.messaging.backend.in_memory_backend import InMemoryMessagingBackend
     from rustic_ai.core.messaging.client.client import Client, SimpleClient
-    from rustic_ai.core.messaging.core.message import AgentTag, JsonDict, Message, MessageConstants
+    from rustic_ai.core.messaging.core.envelope import AgentTag
+    from rustic_ai.core.messaging.core.message import JsonDict, Message, MessageConstants
     from rustic_ai.core.messaging.core.messaging_backend import MessagingBackend
     from rustic_ai.core.messaging.core.messaging_config import MessagingConfig
     from rustic_ai.core.messaging.core.messaging_interface import MessagingInterface
@@ -30,7 +31,7 @@ __all__ = [
 __getattr__, __dir__ = lazy_exports(
     __name__,
     {
-        "AgentTag": "rustic_ai.core.messaging.core.message",
+        "AgentTag": "rustic_ai.core.messaging.core.envelope",
         "Client": "rustic_ai.core.messaging.client.client",
         "InMemoryMessagingBackend": "rustic_ai.core.messaging.backend.in_memory_backend",
         "JsonDict": "rustic_ai.core.messaging.core.message",

@@ -16,7 +16,8 @@ from rustic_ai.core.guild.agent.processor import Processor, processors_of
 from rustic_ai.core.guild.di.container import DependencyContainer
 from rustic_ai.core.guild.spec import AgentSpec, BaseAgentProps
 from rustic_ai.core.guild.topics import GuildTopics
-from rustic_ai.core.messaging.core.message import AgentTag, Message
+from rustic_ai.core.messaging.core.envelope import AgentTag
+from rustic_ai.core.messaging.core.message import Message
 from rustic_ai.core.messaging.core.priority import Priority
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ from rustic_ai.core.guild.agent.outbox import Outbox, Payload
 from rustic_ai.core.guild.routing import result_topics
 from rustic_ai.core.guild.system_messages import GuildFinished, ProgressReport
 from rustic_ai.core.guild.topics import GuildTopics
-from rustic_ai.core.messaging.core.message import AgentTag, Message
+from rustic_ai.core.messaging.core.envelope import AgentTag
+from rustic_ai.core.messaging.core.message import Message
 from rustic_ai.core.messaging.core.priority import Priority
 
 if TYPE_CHECKING:

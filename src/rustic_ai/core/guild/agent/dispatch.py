@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeGuard
 
 from pydantic import BaseModel, ValidationError
 
-from rustic_ai.core.errors import PayloadError
+from rustic_ai.core.errors import PayloadError, ProtocolError
 from rustic_ai.core.guild.agent.agent import Agent
 from rustic_ai.core.guild.agent.context import LateContext, ProcessContext
 from rustic_ai.core.guild.agent.outbox import Outbox
@@ -85,7 +85,11 @@ class Dispatcher:
             How many handlers failed.
         """
         failed = 0
-        envelope = message.envelope
+        try:
+            envelope = message.envelope
+        except ProtocolError:
+            logger.exception("%s skips what is no message", self._agent.name)
+            return failed
         if envelope.sender.id == self._id:
             return failed
         if self._only_tagged and not message.is_tagged(self._id, self._agent.name):

@@ -11,12 +11,8 @@ from pydantic import BaseModel
 from rustic_ai.core.guild.agent.processor import format_of
 from rustic_ai.core.messaging.client.client import Client
 from rustic_ai.core.messaging.core.attachment import Part, stored
-from rustic_ai.core.messaging.core.message import (
-    AgentTag,
-    Message,
-    MessageConstants,
-    make_envelope,
-)
+from rustic_ai.core.messaging.core.envelope import AgentTag, make_envelope
+from rustic_ai.core.messaging.core.message import Message, MessageConstants
 from rustic_ai.core.messaging.core.message_id import id_priority, next_id
 from rustic_ai.core.messaging.core.payload import Encoding, encode_model, encode_payload
 from rustic_ai.core.messaging.core.priority import Priority

@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from rustic_ai.core.class_names import load_class
 from rustic_ai.core.guild.agent.agent import Agent, AgentSetup
@@ -17,15 +16,15 @@ from rustic_ai.core.guild.spec import AgentSpec, DependencySpec
 from rustic_ai.core.guild.topics import GuildTopics
 from rustic_ai.core.messaging.client.client import SimpleClient
 from rustic_ai.core.messaging.core.dead_letter import replay_topic
-from rustic_ai.core.messaging.core.message import AgentTag, Message
+from rustic_ai.core.messaging.core.envelope import AgentTag
+from rustic_ai.core.messaging.core.message import Message
 from rustic_ai.core.messaging.core.messaging_backend import NewPlace
 from rustic_ai.core.messaging.core.messaging_interface import MessagingInterface
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class AgentLaunch:
+class AgentLaunch(NamedTuple):
     """Who an agent is, for wherever it runs; pickles."""
 
     guild_id: str
@@ -138,7 +137,7 @@ class AgentHost:
                 return
             pulse, dispatcher = self._pulse, self._dispatcher
             assert dispatcher is not None
-            pulse.begin(message.envelope.id)
+            pulse.begin(message.id)
             pulse.end(dispatcher.handle(message))
 
     def stop(self) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import msgspec
 
@@ -17,72 +16,16 @@ from rustic_ai.core.messaging.core.attachment import (
     unpack_places,
 )
 from rustic_ai.core.messaging.core.dead_letter import DeadLetterNote
-from rustic_ai.core.messaging.core.message import Envelope, Message
-
-encode_field = msgspec.msgpack.Encoder().encode
-"""Returns a field of an envelope as MessagePack."""
-_encode_envelope = msgspec.msgpack.Encoder().encode
-decode_envelope = msgspec.msgpack.Decoder(Envelope).decode
-"""Reads an envelope; raises `msgspec.DecodeError` where it is none."""
-
-_new = object.__new__
+from rustic_ai.core.messaging.core.envelope import decode_envelope, encode_envelope
+from rustic_ai.core.messaging.core.message import Message
 
 Fetch = Callable[[Place], Part]
 """Returns a part that lies in shared memory."""
 
 
-class EncodedMessage(Message):
-    """A plain message whose envelope is bytes, and an object only when somebody asks for it.
-
-    It has no parts and is no dead letter, and lives as long as its topic keeps it.
-    """
-
-    __slots__ = ("_envelope", "encoded", "id", "topics")
-
-    _envelope: Envelope | None
-    encoded: bytes
-    """Its body."""
-    id: int
-    topics: tuple[str, ...]
-
-    @classmethod
-    def of(cls, encoded: bytes, message_id: int, topics: tuple[str, ...]) -> EncodedMessage:
-        """Wrap an envelope, of which the caller knows what stands in it."""
-        message = _new(cls)
-        message.encoded = encoded
-        message._envelope = None  # noqa: SLF001 - its own, like what follows
-        message.id = message_id
-        message.topics = topics
-        message._payload = None  # noqa: SLF001
-        message.parts = ()
-        message.topic_published_to = None
-        message.attempt = 1
-        message.dead_letter = None
-        return message
-
-    @property
-    def envelope(self) -> Envelope:  # type: ignore[override] # no `__getattr__`: it slows the others
-        """The envelope, made on first use."""
-        if self._envelope is None:
-            self._envelope = decode_envelope(self.encoded)
-        return self._envelope
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Be a message as any other in a copy or a pickle."""
-        about = self.topic_published_to, self.attempt, self.dead_letter
-        return Message.from_envelope, (self.envelope, *about)
-
-
-def encode_envelope(message: Message) -> bytes:
-    """Return the envelope of a message as MessagePack; the payload inside is not touched."""
-    if type(message) is EncodedMessage:
-        return message.encoded
-    return _encode_envelope(message.envelope)
-
-
 def encode_message(message: Message) -> bytes:
     """Return a message as a body: its envelope as MessagePack, and its parts, where it has some."""
-    envelope = encode_envelope(message)
+    envelope = message.encoded or encode_envelope(message.envelope)
     return pack_inline(envelope, message.parts) if message.parts else envelope
 
 

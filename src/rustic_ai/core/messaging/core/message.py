@@ -3,90 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar, Final
 
 import msgspec
 
+from rustic_ai.core.errors import ProtocolError
 from rustic_ai.core.messaging.core.attachment import Part
 from rustic_ai.core.messaging.core.dead_letter import DeadLetterNote
+from rustic_ai.core.messaging.core.envelope import (
+    AgentTag,
+    Envelope,
+    decode_envelope,
+    make_envelope,
+)
 from rustic_ai.core.messaging.core.message_id import GemstoneID, id_time_ms
 from rustic_ai.core.messaging.core.payload import Encoding, decode_payload, encode_payload
 from rustic_ai.core.messaging.core.priority import Priority
 
+__all__ = [
+    "AgentTag",
+    "EncodedMessage",
+    "JsonDict",
+    "Message",
+    "MessageConstants",
+    "WrappedMessage",
+]
+
 JsonDict = dict[str, Any]
-_new = object.__new__
-_JSON = Encoding.JSON
+_JSON: Final = Encoding.JSON
 
 
 class MessageConstants:
     """Names with a meaning of their own in messages."""
 
-    RAW_JSON_FORMAT = "generic_json"
-
-
-class AgentTag(msgspec.Struct, frozen=True, array_like=True):
-    """Who: an agent's id, and its name where known."""
-
-    id: str | None = None
-    name: str | None = None
-
-
-class Envelope(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """What travels. New fields go to the end and have a default: old readers ignore them."""
-
-    id: int
-    sender: AgentTag
-    topics: tuple[str, ...]
-    format: str
-    encoding: Encoding
-    payload: bytes
-    in_response_to: int | None = None
-    thread: tuple[int, ...] = ()
-    recipients: tuple[AgentTag, ...] = ()
-    ttl: float | None = None
-    is_error: bool = False
-    traceparent: str | None = None
-
-
-def make_envelope(
-    message_id: int,
-    sender: AgentTag,
-    topics: str | Sequence[str],
-    encoding: Encoding,
-    body: bytes,
-    format_name: str,
-    in_response_to: int | None = None,
-    thread: Sequence[int] | None = None,
-    recipients: Sequence[AgentTag] = (),
-    ttl: float | None = None,
-    is_error: bool = False,  # noqa: FBT001, FBT002
-    traceparent: str | None = None,
-) -> Envelope:
-    """Put an envelope around an encoded payload; other arguments and errors as of `Message`."""
-    if type(topics) is str and topics:  # by far the most frequent
-        names: tuple[str, ...] = (topics,)
-    elif not (names := _names_of(topics)) or not all(names):
-        raise ValueError("a message needs at least one topic, and none may be empty")
-    if ttl is not None and not ttl > 0:
-        raise ValueError(f"ttl is in seconds and must be positive, not {ttl}")
-    return Envelope(
-        message_id,
-        sender,
-        names,
-        format_name,
-        encoding,
-        body,
-        in_response_to,
-        (tuple(thread) if type(thread) is not tuple else thread) if thread else (message_id,),
-        tuple(recipients) if recipients else (),
-        ttl,
-        is_error,
-        traceparent,
-    )
-
-
-def _names_of(topics: str | Sequence[str]) -> tuple[str, ...]:
-    return (topics,) if isinstance(topics, str) else tuple(topics)
+    RAW_JSON_FORMAT: ClassVar = "generic_json"
 
 
 class Message:
@@ -117,7 +67,17 @@ class Message:
         TypeError: the payload holds a value that a message cannot carry; the text names its path.
     """
 
-    __slots__ = ("_payload", "attempt", "dead_letter", "envelope", "parts", "topic_published_to")
+    id: int
+    """The sortable 64-bit id."""
+    topic_published_to: str | None
+    attempt: int
+    dead_letter: DeadLetterNote | None
+    parts: tuple[Part, ...]
+    encoded: bytes
+    """The envelope as bytes, where that is all there is of it; else empty."""
+    _topics: tuple[str, ...] | None
+    _envelope: Envelope | None
+    _payload: Any
 
     def __init__(
         self,
@@ -141,7 +101,7 @@ class Message:
                 "the priority is part of the id, so make the id with get_id(priority)"
             )
         encoding, body, parts = encode_payload(payload)
-        self.envelope = make_envelope(
+        envelope = make_envelope(
             id_obj.value,
             sender,
             topics,
@@ -155,11 +115,20 @@ class Message:
             is_error=is_error_message,
             traceparent=traceparent,
         )
-        self._payload: Any = None
-        self.parts: tuple[Part, ...] = parts
-        self.topic_published_to: str | None = None
+        self._wrap(envelope)
+        self.parts = parts
+
+    def _wrap(self, envelope: Envelope) -> None:
+        """Be the message of an envelope; all constructors end here."""
+        self._envelope = envelope
+        self._payload = None
+        self.id = envelope.id
+        self._topics = envelope.topics
+        self.encoded = b""
+        self.parts = ()
+        self.topic_published_to = None
         self.attempt = 1
-        self.dead_letter: DeadLetterNote | None = None
+        self.dead_letter = None
 
     @classmethod
     def from_envelope(
@@ -170,24 +139,34 @@ class Message:
         dead_letter: DeadLetterNote | None = None,
     ) -> Message:
         """Wrap an envelope that arrived on `topic`, for the `attempt`-th time."""
-        message = _new(cls)
-        message.envelope = envelope
-        message._payload = None  # noqa: SLF001 - an alternative constructor
-        message.parts = ()
-        message.topic_published_to = topic
-        message.attempt = attempt
-        message.dead_letter = dead_letter
-        return message
+        return WrappedMessage(envelope, topic, attempt, dead_letter)
 
     @property
-    def id(self) -> int:
-        """The sortable 64-bit id."""
-        return self.envelope.id
+    def envelope(self) -> Envelope:
+        """What travels; an object only when somebody asks for it.
+
+        Raises:
+            ProtocolError: it is no envelope. Everything that is said in one raises that then.
+        """
+        envelope = self._envelope
+        if envelope is None:
+            try:
+                envelope = self._envelope = decode_envelope(self.encoded)
+            except msgspec.DecodeError as e:
+                where = f"message {self.id} on topic {self.topic_published_to!r}"
+                raise ProtocolError(summary=f"{where} cannot be read: {e}") from e
+        return envelope
+
+    @property
+    def topics(self) -> tuple[str, ...]:
+        """The topics it was sent to."""
+        topics = self._topics
+        return self.envelope.topics if topics is None else topics
 
     @property
     def id_obj(self) -> GemstoneID:
         """The id as an object that can be taken apart."""
-        return GemstoneID(self.envelope.id)
+        return GemstoneID(self.id)
 
     @property
     def priority(self) -> Priority:
@@ -197,17 +176,12 @@ class Message:
     @property
     def timestamp(self) -> int:
         """When it was made, in milliseconds since 1970-01-01 UTC."""
-        return id_time_ms(self.envelope.id)
+        return id_time_ms(self.id)
 
     @property
     def sender(self) -> AgentTag:
         """Who sent it."""
         return self.envelope.sender
-
-    @property
-    def topics(self) -> tuple[str, ...]:
-        """The topics it was sent to."""
-        return self.envelope.topics
 
     @property
     def format(self) -> str:
@@ -286,7 +260,7 @@ class Message:
     def is_expired(self, now_ms: float) -> bool:
         """Say whether its time to live is over; `now_ms` since 1970-01-01 UTC."""
         ttl = self.envelope.ttl
-        return ttl is not None and now_ms > id_time_ms(self.envelope.id) + ttl * 1000
+        return ttl is not None and now_ms > id_time_ms(self.id) + ttl * 1000
 
     def is_tagged(self, agent_id: str, agent_name: str) -> bool:
         """Say whether an agent is among the recipients, by id or by name."""
@@ -317,12 +291,87 @@ class Message:
             "dead_letter": msgspec.to_builtins(self.dead_letter, str_keys=True),
         }
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Be copied and pickled as what travels of it."""
+        about = self.topic_published_to, self.attempt, self.dead_letter
+        return _restored, (self.envelope, *about, self.parts)
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Message) and other.envelope == self.envelope
 
     def __hash__(self) -> int:
-        return hash(self.envelope.id)
+        return hash(self.id)
 
     def __repr__(self) -> str:
-        e = self.envelope
+        try:
+            e = self.envelope
+        except ProtocolError:
+            return f"<Message {self.id} that cannot be read>"
         return f"<Message {e.id} {e.format!r} from {e.sender.name!r} to {', '.join(e.topics)}>"
+
+
+class WrappedMessage(Message):
+    """The message of an envelope.
+
+    Args:
+        envelope: what travelled, or will.
+        topic: where it came from.
+        attempt: for the how-manieth time.
+        dead_letter: why it was given up.
+    """
+
+    def __init__(
+        self,
+        envelope: Envelope,
+        topic: str | None,
+        attempt: int = 1,
+        dead_letter: DeadLetterNote | None = None,
+    ) -> None:
+        self._wrap(envelope)
+        self.topic_published_to = topic
+        self.attempt = attempt
+        self.dead_letter = dead_letter
+
+
+class EncodedMessage(Message):
+    """A plain message of which there are only bytes, until somebody asks for the envelope.
+
+    It has no parts and no time to live, and is no dead letter.
+
+    Args:
+        encoded: the envelope.
+        message_id: the id that stands in it.
+        topics: those that stand in it, where that is known.
+        topic: where it came from.
+        attempt: for the how-manieth time.
+    """
+
+    def __init__(
+        self,
+        encoded: bytes,
+        message_id: int,
+        topics: tuple[str, ...] | None,
+        topic: str | None = None,
+        attempt: int = 1,
+    ) -> None:
+        self._envelope = None
+        self._payload = None
+        self.id = message_id
+        self._topics = topics
+        self.encoded = encoded
+        self.parts = ()
+        self.topic_published_to = topic
+        self.attempt = attempt
+        self.dead_letter = None
+
+
+def _restored(
+    envelope: Envelope,
+    topic: str | None,
+    attempt: int,
+    dead_letter: DeadLetterNote | None,
+    parts: tuple[Part, ...],
+) -> Message:
+    message = WrappedMessage(envelope, topic, attempt, dead_letter)
+    message.parts = parts
+    return message

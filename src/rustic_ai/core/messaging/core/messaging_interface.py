@@ -20,6 +20,28 @@ from rustic_ai.core.messaging.core.messaging_config import MessagingConfig
 from rustic_ai.core.messaging.core.stop_signal import StopSignal
 
 
+class _Namer:
+    """Calls a handler with messages that name their topic as the guild does.
+
+    Args:
+        topic: that name.
+        prefix: what the store's begin with.
+        handler: gets the messages.
+    """
+
+    def __init__(self, topic: str, prefix: str, handler: MessageHandler) -> None:
+        self._topic = topic
+        self._prefix = prefix
+        self._handler = handler
+
+    def deliver(self, message: Message) -> None:
+        """Pass a message on."""
+        dead = message.dead_letter
+        name = self._topic if dead is None else dead.topic.removeprefix(self._prefix)
+        message.topic_published_to = name
+        self._handler(message)
+
+
 class MessagingInterface:
     """Publishes and subscribes within one namespace, so that guilds can share a server.
 
@@ -122,25 +144,15 @@ class MessagingInterface:
             max_attempts: the same.
         """
         self.backend.subscribe_all(
-            {self._prefix + topic: self._receiver(topic, handler) for topic in topics},
+            {
+                self._prefix + topic: _Namer(topic, self._prefix, handler).deliver
+                for topic in topics
+            },
             subscriber=subscriber,
             durable=durable,
             from_start={self._prefix + topic for topic, begins in topics.items() if begins},
             max_attempts=max_attempts,
         )
-
-    def _receiver(self, topic: str, handler: MessageHandler) -> MessageHandler:
-        """Return what calls `handler` with messages that name their topic as the guild does."""
-        prefix = self._prefix
-
-        def deliver(message: Message) -> None:
-            if message.dead_letter is None:
-                message.topic_published_to = topic
-            else:
-                message.topic_published_to = message.dead_letter.topic.removeprefix(prefix)
-            handler(message)
-
-        return deliver
 
     def declare(self, places: Iterable[NewPlace]) -> None:
         """Let messages wait for subscribers that are not there yet."""

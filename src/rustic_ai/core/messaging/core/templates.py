@@ -13,8 +13,8 @@ from typing import Any, Final, NamedTuple
 
 from pydantic_core import PydanticSerializationError
 
-from rustic_ai.core.messaging.core.codec import EncodedMessage, encode_field
-from rustic_ai.core.messaging.core.message import Envelope, Message
+from rustic_ai.core.messaging.core.envelope import Envelope, encode_field
+from rustic_ai.core.messaging.core.message import EncodedMessage, Message
 from rustic_ai.core.messaging.core.message_id import id_priority, next_id
 from rustic_ai.core.messaging.core.payload import Encoding
 from rustic_ai.core.messaging.core.priority import Priority
@@ -93,7 +93,7 @@ class Templates:
                 raw.join(ending[2]),
             )
         )
-        return EncodedMessage.of(encoded, message_id, names)
+        return EncodedMessage(encoded, message_id, names)
 
     def learn(self, payload: Any, topics: str | tuple[str, ...], message: Message) -> None:
         """Take a message as the pattern for such payloads to `topics`, where it is plain."""

@@ -24,7 +24,7 @@ from rustic_ai.core.guild.execution.engine import ExecutionEngine
 from rustic_ai.core.guild.guild import Guild
 from rustic_ai.core.guild.spec import AgentSpec, BaseAgentProps, DependencySpec, GuildSpec
 from rustic_ai.core.guild.topics import GuildTopics
-from rustic_ai.core.messaging.core.message import AgentTag
+from rustic_ai.core.messaging.core.envelope import AgentTag
 from rustic_ai.core.testing import agents
 
 TIMEOUT = 20.0

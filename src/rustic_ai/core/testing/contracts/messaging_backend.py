@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from rustic_ai.core.errors import BackendClosedError
-from rustic_ai.core.messaging.core.message import AgentTag, Message
+from rustic_ai.core.messaging.core.envelope import AgentTag
+from rustic_ai.core.messaging.core.message import Message
 from rustic_ai.core.messaging.core.message_id import GemstoneGenerator
 from rustic_ai.core.messaging.core.messaging_backend import MessagingBackend
 from rustic_ai.core.messaging.core.priority import Priority

@@ -44,11 +44,9 @@ from rustic_ai.core.messaging.backend.embedded_backend.protocol import (
     Query,
     messages_in,
     pack_names,
-    pack_publish,
 )
 from rustic_ai.core.messaging.backend.embedded_backend.questions import pieces
 from rustic_ai.core.messaging.backend.serving_thread import ServingThread
-from rustic_ai.core.messaging.core.codec import EncodedMessage
 from rustic_ai.core.messaging.core.message import Message
 from rustic_ai.core.messaging.core.messaging_backend import (
     MessageHandler,
@@ -179,11 +177,7 @@ class EmbeddedMessagingBackend(MessagingBackend):
         number = self._topics.get((namespace, topic))
         if number is None:
             number = self._topic(topic, namespace)
-        if type(message) is EncodedMessage:  # nearly always; what `frame_of` would do, too
-            frame = pack_publish(number, message.id, message.encoded)
-        else:
-            frame = frame_of(message, number, 0, client)
-        client.publish(frame, now)
+        client.publish(frame_of(message, number, 0, client), now)
 
     def _frame(self, namespace: str, topic: str, message: Message, flags: int = 0) -> bytes:
         number = self._topics.get((namespace, topic))

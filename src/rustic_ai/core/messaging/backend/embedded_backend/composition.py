@@ -21,14 +21,14 @@ from rustic_ai.core.messaging.backend.embedded_backend.protocol import (
     pack_publish_of,
 )
 from rustic_ai.core.messaging.core.attachment import LostPart, Part, Place, pieces_of
-from rustic_ai.core.messaging.core.codec import decode_envelope, decode_message, encode_envelope
+from rustic_ai.core.messaging.core.codec import decode_message
 from rustic_ai.core.messaging.core.dead_letter import pack_dead_letter, unpack_dead_letter
-from rustic_ai.core.messaging.core.message import Message
+from rustic_ai.core.messaging.core.envelope import decode_envelope, encode_envelope
+from rustic_ai.core.messaging.core.message import EncodedMessage, Message, WrappedMessage
 from rustic_ai.core.messaging.core.messaging_backend import MessageHandler
 
 logger: Final = logging.getLogger(__name__)
 
-_from_envelope: Final = Message.from_envelope
 _SPECIAL: Final = DEAD | SHARED | LARGE
 """Flags of what is more than an envelope."""
 
@@ -42,8 +42,10 @@ def frame_of(message: Message, topic: int, flags: int, client: ServerClient) -> 
         flags: of the frame.
         client: whose shared memory it is.
     """
+    if message.encoded:  # nearly always
+        return pack_publish(topic, message.id, message.encoded, 0, flags)
     envelope = message.envelope
-    body = encode_envelope(message)
+    body = encode_envelope(envelope)
     ttl_ms = in_ms(envelope.ttl) if envelope.ttl is not None else 0
     if message.parts:
         return _frame_with_parts(message, body, topic, ttl_ms, flags, client)
@@ -94,7 +96,7 @@ def message_of(
     """
     try:
         if not flags & _SPECIAL:
-            return Message.from_envelope(decode_envelope(body), topic, attempt)
+            return WrappedMessage(decode_envelope(body), topic, attempt)
         fetch = _fetch_from(client, flags) if flags & SHARED else None
         if flags & DEAD:
             note, rest = unpack_dead_letter(body)
@@ -119,18 +121,17 @@ class Receiver:
         self._handler = handler
         self._client = client
 
-    def receive(self, body: bytes | memoryview, flags: int, ttl_ms: int, attempt: int) -> None:
+    def receive(
+        self, body: bytes | memoryview, flags: int, message_id: int, ttl_ms: int, attempt: int
+    ) -> None:
         """Take a body, as `MessageReceiver` says."""
         message: Message | None
-        if flags & _SPECIAL:
+        if type(body) is bytes and not (flags & _SPECIAL or ttl_ms):  # nearly always
+            message = EncodedMessage(body, message_id, None, self._topic, attempt)
+        else:
             message = message_of(body, flags, self._topic, attempt, self._client)
-        else:  # nearly always; what `message_of` would do, too
-            try:
-                message = _from_envelope(decode_envelope(body), self._topic, attempt)
-            except msgspec.DecodeError:  # says why not
-                message = message_of(body, flags, self._topic, attempt, self._client)
-        if message is None or (ttl_ms and message.is_expired(time.time() * 1000)):
-            return
+            if message is None or message.is_expired(time.time() * 1000):
+                return
         self._handler(message)
 
 

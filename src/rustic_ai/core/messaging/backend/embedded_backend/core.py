@@ -19,7 +19,6 @@ from rustic_ai.core.messaging.backend.embedded_backend.journal import Journal, R
 from rustic_ai.core.messaging.backend.embedded_backend.limits import Limits
 from rustic_ai.core.messaging.backend.embedded_backend.places import PLACES, Places
 from rustic_ai.core.messaging.backend.embedded_backend.protocol import (
-    HEADER,
     HEADER_SIZE,
     LARGE,
     MAX_STEP,
@@ -31,13 +30,13 @@ from rustic_ai.core.messaging.backend.embedded_backend.protocol import (
     Frame,
     Op,
     pack,
+    unpack_header,
     unpack_names,
 )
 from rustic_ai.core.messaging.backend.embedded_backend.session import Producer, Session
 from rustic_ai.core.messaging.backend.embedded_backend.shared.book import BOOKED, Book
 from rustic_ai.core.messaging.backend.embedded_backend.store import Bounds, Cursor, Store, Topic
 
-_unpack: Final = HEADER.unpack_from
 _HOUSEKEEPING: Final = 1.0
 """Seconds between looks at what is too old."""
 _TELL_DELAY: Final = 0.005
@@ -177,7 +176,7 @@ class Core:
         offset, end = 0, len(data)
         session.wanted = HEADER_SIZE
         while end - offset >= HEADER_SIZE:
-            length, op, flags, aux, topic, n, id_ = _unpack(data, offset)
+            length, op, flags, aux, topic, n, id_ = unpack_header(data, offset)
             if not HEADER_SIZE <= length <= session.longest:
                 self._check_length(session, length, op, flags)
             if end - offset < length:

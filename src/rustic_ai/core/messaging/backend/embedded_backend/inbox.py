@@ -24,9 +24,9 @@ WINDOW: Final = 4096
 """Messages that may be on their way to a subscriber without its acknowledgement."""
 
 _pack: Final = HEADER.pack
-MessageReceiver = Callable[[bytes | memoryview, int, int, int], None]
-"""Takes a body, flags of its frame and its delivery, its time to live, and for the how-manieth time
-it comes."""
+MessageReceiver = Callable[[bytes | memoryview, int, int, int, int], None]
+"""Takes a body, flags of its frame and its delivery, the message's id and time to live, and for the
+how-manieth time it comes."""
 
 
 @dataclass(slots=True, eq=False)

@@ -11,7 +11,6 @@ from rustic_ai.core.messaging.backend.embedded_backend.delivery import Delivery
 from rustic_ai.core.messaging.backend.embedded_backend.protocol import (
     ACK,
     ACK_NOW,
-    HEADER,
     HEADER_SIZE,
     LARGE,
     PUBLISH,
@@ -19,6 +18,7 @@ from rustic_ai.core.messaging.backend.embedded_backend.protocol import (
     Op,
     messages_in,
     pack,
+    unpack_header,
 )
 from rustic_ai.core.messaging.backend.embedded_backend.session import (
     Batch,
@@ -37,7 +37,6 @@ _MAX_PARKED = 1 << 16
 """More batches than a client's window has units, acknowledgements between them included."""
 _OVERDRAFT: Final = 2
 """By how much a topic may exceed its limit for a sender that nobody but itself holds up."""
-_unpack: Final = HEADER.unpack_from
 
 
 class Intake:
@@ -80,7 +79,7 @@ class Intake:
     def take_run(self, session: Session, data: bytes, offset: int, end: int) -> int:
         """Apply the PUBLISH frames of one topic that stand at `offset`; returns where they end."""
         first = offset
-        length, _, flags, _, number, _, message_id = _unpack(data, offset)
+        length, _, flags, _, number, _, message_id = unpack_header(data, offset)
         topic = self._store.topic(number) or self._topic(number)
         ids = [message_id]
         offset += length
@@ -111,7 +110,7 @@ class Intake:
         while offset < end:
             if end - offset < HEADER_SIZE:
                 raise ProtocolError(summary="a step that is cut off")
-            length, op, more, aux, number, _, id_ = _unpack(data, offset)
+            length, op, more, aux, number, _, id_ = unpack_header(data, offset)
             if not HEADER_SIZE <= length <= end - offset:
                 raise ProtocolError(summary=f"a frame of {length:,} bytes in a step")
             if op == PUBLISH:
@@ -355,7 +354,7 @@ def _follow(
         Where they end, and all flags of the run together.
     """
     while end - offset >= HEADER_SIZE:
-        length, op, more, _, other, _, message_id = _unpack(data, offset)
+        length, op, more, _, other, _, message_id = unpack_header(data, offset)
         if op != PUBLISH or other != number or not HEADER_SIZE <= length <= end - offset:
             break
         flags |= more

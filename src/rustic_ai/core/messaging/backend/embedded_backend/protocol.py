@@ -18,7 +18,7 @@ of what it sends: a PUBLISH frame of its own, or a STEP, which is applied whole 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from enum import IntEnum
 from typing import Final, NamedTuple
 
@@ -26,8 +26,10 @@ from rustic_ai.core.errors import ProtocolError
 
 HEADER: Final = struct.Struct("<IBBHIIQ")
 HEADER_SIZE: Final = HEADER.size
-MESSAGE: Final = struct.Struct("<IxB6xI")
-"""Of the header of a message in a run, what its reader needs: length, flags, time to live."""
+unpack_message: Final[Callable[[bytes, int], tuple[int, int, int, int]]] = struct.Struct(
+    "<IxB6xIQ"
+).unpack_from
+"""Returns what the reader of a message needs of its header: length, flags, ms to live, id."""
 FLAGS_AT: Final = 5
 """Where the flags stand in a frame."""
 WELCOME: Final = struct.Struct("<QQQ")
@@ -49,7 +51,10 @@ FROM_START: Final = 0
 FROM_NOW: Final = (1 << 64) - 1
 _MAX_N: Final = (1 << 32) - 1
 _pack: Final = HEADER.pack
-_unpack: Final = HEADER.unpack_from
+unpack_header: Final[Callable[[bytes, int], tuple[int, int, int, int, int, int, int]]] = (
+    HEADER.unpack_from
+)
+"""Returns the fields of the header that stands at an offset."""
 
 ACK_NOW: Final = 1
 """Flag of PUBLISH and STEP: somebody waits for the server's word."""
@@ -257,7 +262,7 @@ def messages_in(run: bytes, offset: int = 0) -> Iterator[Stored]:
     while offset < end:
         if end - offset < HEADER_SIZE:
             raise ProtocolError(summary="a run of messages that is cut off")
-        length, op, flags, _, topic, n, id_ = HEADER.unpack_from(run, offset)
+        length, op, flags, _, topic, n, id_ = unpack_header(run, offset)
         if op != PUBLISH or not HEADER_SIZE <= length <= end - offset:
             raise ProtocolError(summary=f"a run of messages with a frame of kind {op}")
         yield Stored(flags, topic, n, id_, offset + HEADER_SIZE, offset + length)
@@ -270,7 +275,7 @@ def cut_run(run: bytes, first: int, last: int) -> bytes:
     for number in range(last):
         if number == first:
             start = offset
-        offset += HEADER.unpack_from(run, offset)[0]
+        offset += unpack_header(run, offset)[0]
     return run[start:offset] if first < last else b""
 
 
@@ -304,7 +309,7 @@ class FrameReader:
         start, end, wanted = 0, len(data), HEADER_SIZE
         found: list[Fields] = []
         while end - start >= HEADER_SIZE:
-            length, op, flags, aux, topic, n, id_ = _unpack(data, start)
+            length, op, flags, aux, topic, n, id_ = unpack_header(data, start)
             if not HEADER_SIZE <= length <= self.max_frame:
                 raise ProtocolError(
                     summary=f"a frame of {length:,} bytes (allowed: {HEADER_SIZE} to "

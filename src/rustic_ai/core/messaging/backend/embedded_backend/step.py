@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Final
 
 from rustic_ai.core.messaging.backend.embedded_backend.inbox import Parcel
-from rustic_ai.core.messaging.backend.embedded_backend.protocol import HEADER_SIZE, MESSAGE
+from rustic_ai.core.messaging.backend.embedded_backend.protocol import HEADER_SIZE, unpack_message
 from rustic_ai.core.messaging.core.stop_signal import StopSignal
 
 logger: Final = logging.getLogger(__name__)
@@ -22,7 +22,6 @@ _FLUSH_MESSAGES: Final = 1024
 _NOBODY: Final = -1
 _SMALL: Final = 4096
 """Bytes below which a copy costs less than a view."""
-_unpack: Final = MESSAGE.unpack_from
 _now: Final = time.monotonic
 
 
@@ -74,9 +73,6 @@ class Step:
         subscription, run = parcel.subscription, parcel.run
         position, attempt, epoch = parcel.base, parcel.attempt, parcel.epoch
         offset, end, whole = parcel.first, len(run), memoryview(run)
-        length: int
-        flags: int
-        ttl_ms: int
         body: bytes | memoryview
         careful = attempt > 1  # the culprit of a crash must be told from its neighbours
         known = subscription.handled if epoch == subscription.epoch else 0
@@ -87,7 +83,7 @@ class Step:
                 return
             if ranked and overtaken(parcel.rest(position, offset)):
                 return
-            length, flags, ttl_ms = _unpack(run, offset)
+            length, flags, ttl_ms, message_id = unpack_message(run, offset)
             start, offset = offset + HEADER_SIZE, offset + length
             position += 1
             if position <= known:
@@ -96,7 +92,7 @@ class Step:
             self.running = True
             try:
                 body = run[start:offset] if length < _SMALL else whole[start:offset]
-                receiver(body, flags | parcel.handled, ttl_ms, attempt)
+                receiver(body, flags | parcel.handled, message_id, ttl_ms, attempt)
             except Exception:
                 logger.exception("a message handler failed")
             except BaseException:

@@ -12,6 +12,7 @@ from rustic_ai.core.messaging.backend.embedded_backend.protocol import (
     HEADER_SIZE,
     SHARED,
     Op,
+    unpack_header,
 )
 
 MAX_UNITS: Final = 16_384
@@ -81,7 +82,7 @@ class SendWindow:
 
 def with_topic(frame: bytes, topics: Mapping[int, int]) -> bytes:
     """Return a frame with the new number of its topic."""
-    _, op, _, _, topic, _, _ = HEADER.unpack_from(frame)
+    _, op, _, _, topic, _, _ = unpack_header(frame, 0)
     if op not in _TOPICAL or topics.get(topic, topic) == topic:
         return frame
     number = topics[topic].to_bytes(4, "little")
@@ -89,12 +90,12 @@ def with_topic(frame: bytes, topics: Mapping[int, int]) -> bytes:
 
 
 def _renumbered(unit: bytes, topics: Mapping[int, int], keep_acks: bool) -> bytes:  # noqa: FBT001
-    _, op, flags, aux, topic, n, id_ = HEADER.unpack_from(unit)
+    _, op, flags, aux, topic, n, id_ = unpack_header(unit, 0)
     if op != Op.STEP:
         return with_topic(unit, topics)
     parts, offset = [], HEADER_SIZE
     while offset < len(unit):
-        length, inner = HEADER.unpack_from(unit, offset)[:2]
+        length, inner, *_ = unpack_header(unit, offset)
         if inner != Op.ACK or keep_acks:
             parts.append(with_topic(unit[offset : offset + length], topics))
         offset += length
