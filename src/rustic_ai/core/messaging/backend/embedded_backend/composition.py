@@ -126,7 +126,8 @@ class Receiver:
     ) -> None:
         """Take a body, as `MessageReceiver` says."""
         message: Message | None
-        if type(body) is bytes and not (flags & _SPECIAL or ttl_ms):  # nearly always
+        if not (flags & _SPECIAL or ttl_ms):  # nearly always
+            assert isinstance(body, bytes)
             message = EncodedMessage(body, message_id, None, self._topic, attempt)
         else:
             message = message_of(body, flags, self._topic, attempt, self._client)

@@ -25,8 +25,8 @@ WINDOW: Final = 4096
 
 _pack: Final = HEADER.pack
 MessageReceiver = Callable[[bytes | memoryview, int, int, int, int], None]
-"""Takes a body, flags of its frame and its delivery, the message's id and time to live, and for the
-how-manieth time it comes."""
+"""Takes a body, which is a view only where it is LARGE, flags of its frame and its delivery, the
+message's id and time to live, and for the how-manieth time it comes."""
 
 
 @dataclass(slots=True, eq=False)

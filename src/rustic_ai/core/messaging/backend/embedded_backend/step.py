@@ -9,7 +9,11 @@ from collections.abc import Callable
 from typing import Final
 
 from rustic_ai.core.messaging.backend.embedded_backend.inbox import Parcel
-from rustic_ai.core.messaging.backend.embedded_backend.protocol import HEADER_SIZE, unpack_message
+from rustic_ai.core.messaging.backend.embedded_backend.protocol import (
+    HEADER_SIZE,
+    LARGE,
+    unpack_message,
+)
 from rustic_ai.core.messaging.core.stop_signal import StopSignal
 
 logger: Final = logging.getLogger(__name__)
@@ -20,8 +24,6 @@ _FLUSH_AFTER: Final = 0.001
 _FLUSH_MESSAGES: Final = 1024
 """Messages without output after which the server is told."""
 _NOBODY: Final = -1
-_SMALL: Final = 4096
-"""Bytes below which a copy costs less than a view."""
 _now: Final = time.monotonic
 
 
@@ -91,7 +93,7 @@ class Step:
             mark = len(self.frames)
             self.running = True
             try:
-                body = run[start:offset] if length < _SMALL else whole[start:offset]
+                body = whole[start:offset] if flags & LARGE else run[start:offset]
                 receiver(body, flags | parcel.handled, message_id, ttl_ms, attempt)
             except Exception:
                 logger.exception("a message handler failed")
