@@ -26,6 +26,7 @@ _OPTIONS = (
     "--namespace-packages",
     "--explicit-package-bases",
     "--follow-imports=silent",
+    "--no-site-packages",  # where another version of these very modules may be
     "--ignore-missing-imports",
 )
 

@@ -108,7 +108,7 @@ def test_an_agent_skips_garbage(
     """It is no failure of the agent, which handles what comes next; the log says so."""
     spec = AgentBuilder(Echo).set_id("echo").set_name("echo").build_spec()
     inbox, told = GuildTopics.get_agent_inbox("echo"), Watch()
-    messaging = MessagingInterface(SPACE, MessagingConfig.of("embedded://"))
+    messaging = MessagingInterface(SPACE, MessagingConfig.of("embedded://localhost:0"))
     try:
         host = AgentHost(AgentLaunch(SPACE, "", spec, {}), messaging, told)
         host.start()

@@ -131,7 +131,7 @@ class Outbox:
             format = format or _format_of_value(payload, True)  # noqa: A001
         elif isinstance(payload, BaseModel):
             encoding, body, parts = encode_model(payload)
-            format = format or format_of(type(payload))  # noqa: A001
+            format = format or format_of(payload.__class__)  # noqa: A001
         else:
             encoding, body, parts = encode_payload(payload)
             if format is None:

@@ -122,7 +122,7 @@ class _Ticker:
         """The counter of the millisecond, its first id too many, and the nanosecond of its end."""
 
     def next(self, priority: int) -> int:
-        """Return the next id of this process as a plain number: what `GemstoneGenerator` wraps."""
+        """Return the next id as a plain number."""
         counter, limit, until = self._tick
         low = next(counter)
         if low >= limit or _now() >= until:
@@ -165,13 +165,16 @@ class _Ticker:
         return ms
 
 
-_ticker = _Ticker()
+_ticker: Final = _Ticker()
 
 
 if hasattr(os, "register_at_fork"):  # a forked process is another machine number
     os.register_at_fork(after_in_child=_ticker.reset)
 
-next_id: Final = _ticker.next
+
+def next_id(priority: int) -> int:
+    """Return the next id of this process as a plain number: what `GemstoneGenerator` wraps."""
+    return _ticker.next(priority)
 
 
 class GemstoneGenerator:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from pydantic_core import PydanticSerializationError
 
@@ -36,19 +36,36 @@ _MOST = 1024
 """Templates that are kept: names of topics may be without end."""
 
 
-class _Template(NamedTuple):
-    """What messages with one model to the same topics have in common."""
+class _Template:
+    """What messages with one model to the same topics have in common.
 
-    to_json: Callable[[Any], bytes]
-    beginning: bytes
-    """What stands between id and payload."""
-    topics: tuple[str, ...]
+    Args:
+        to_json: encodes the payload.
+        beginning: what stands between id and payload.
+        topics: where they go.
+    """
+
+    def __init__(
+        self, to_json: Callable[[Any], bytes], beginning: bytes, topics: tuple[str, ...]
+    ) -> None:
+        self.to_json = to_json
+        self.beginning = beginning
+        self.topics = topics
 
 
-_Ending = tuple[int | None, int, tuple[bytes, ...]]
-"""What answers to one message have after their payload: id of that message, None where they answer
-none; their priority; and pieces, between two of which the id of the message itself stands, since it
-begins a thread."""
+class _Ending:
+    """What answers to one message have after their payload.
+
+    Args:
+        cause: id of that message; 0 where they answer none.
+        priority: theirs.
+        pieces: between two of them the id of the message itself stands, since it begins a thread.
+    """
+
+    def __init__(self, cause: int, priority: int, pieces: tuple[bytes, ...]) -> None:
+        self.cause = cause
+        self.priority = priority
+        self.pieces = pieces
 
 
 class Templates:
@@ -72,28 +89,26 @@ class Templates:
         template = self._templates.get((type(payload), topics))
         if template is None:
             return None
-        to_json, beginning, names = template
         try:
-            body = to_json(payload)
+            body = template.to_json(payload)
         except PydanticSerializationError:
             return None
         ending = self._ending  # others may set it: several threads may send
-        source = None if cause is None else cause.envelope
-        if ending[0] != (None if source is None else source.id):
-            ending = self._ending = _ending_of(source)
-        message_id, size = next_id(ending[1]), len(body)
+        if ending.cause != (0 if cause is None else cause.id):
+            ending = self._ending = _ending_of(None if cause is None else cause.envelope)
+        message_id, size = next_id(ending.priority), len(body)
         raw = message_id.to_bytes(8, "big")
         encoded = b"".join(
             (
                 _HEAD,
                 raw,
-                beginning,
+                template.beginning,
                 _SHORT[size] if size < 256 else _size_of(size),
                 body,
-                raw.join(ending[2]),
+                raw.join(ending.pieces),
             )
         )
-        return EncodedMessage(encoded, message_id, names)
+        return EncodedMessage(encoded, message_id, template.topics)
 
     def learn(self, payload: Any, topics: str | tuple[str, ...], message: Message) -> None:
         """Take a message as the pattern for such payloads to `topics`, where it is plain."""
@@ -110,13 +125,13 @@ class Templates:
 
 def _ending_of(cause: Envelope | None) -> _Ending:
     if cause is None:
-        return None, _NORMAL, (_NO_CAUSE + _BEGINS_THREAD, _PLAIN_REST + encode_field(None))
+        return _Ending(0, _NORMAL, (_NO_CAUSE + _BEGINS_THREAD, _PLAIN_REST + encode_field(None)))
     question, rest = cause.id, _PLAIN_REST + encode_field(cause.traceparent)
     if not cause.thread:
         pieces: tuple[bytes, ...] = encode_field(question) + _BEGINS_THREAD, rest
     else:
         pieces = (encode_field(question) + encode_field(cause.thread) + rest,)
-    return question, id_priority(question), pieces
+    return _Ending(question, id_priority(question), pieces)
 
 
 def _size_of(size: int) -> bytes:
