@@ -119,7 +119,7 @@ class Message:
         self.parts = parts
 
     def _wrap(self, envelope: Envelope) -> None:
-        """Be the message of an envelope; all constructors end here."""
+        """Be the message of an envelope that came from nowhere yet."""
         self._envelope = envelope
         self._payload = None
         self.id = envelope.id
