@@ -22,6 +22,7 @@ test-built: $(BUILT)/.tests  ## Run them on the wheel, whose hot modules are com
 	RUSTIC_EXPECT_COMPILED=1 $(BUILT)/bin/python -m pytest -n 2 $(ARGS)
 
 built: $(BUILT)/.installed  ## Build the wheel and install it, into an environment of its own.
+	@echo "$(BUILT): $$($(BUILT)/bin/rustic-ai --version)"
 
 servers: $(VENV)/.servers  ## Get what the tests on Redis, NATS and Ray need; but redis-server, which is your system's.
 
