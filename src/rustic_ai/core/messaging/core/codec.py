@@ -1,4 +1,4 @@
-"""Message to bytes and back; the only place that knows the format of a stored envelope."""
+"""Message to body and back: its envelope, and its parts where it has some."""
 
 from __future__ import annotations
 

@@ -7,8 +7,6 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
-import msgspec
-
 from rustic_ai.core.errors import ProtocolError
 from rustic_ai.core.messaging.backend.embedded_backend.client import ServerClient
 from rustic_ai.core.messaging.backend.embedded_backend.protocol import (
@@ -23,8 +21,8 @@ from rustic_ai.core.messaging.backend.embedded_backend.protocol import (
 from rustic_ai.core.messaging.core.attachment import LostPart, Part, Place, pieces_of
 from rustic_ai.core.messaging.core.codec import decode_message
 from rustic_ai.core.messaging.core.dead_letter import pack_dead_letter, unpack_dead_letter
-from rustic_ai.core.messaging.core.envelope import decode_envelope, encode_envelope
-from rustic_ai.core.messaging.core.message import EncodedMessage, Message, WrappedMessage
+from rustic_ai.core.messaging.core.envelope import encode_envelope
+from rustic_ai.core.messaging.core.message import EncodedMessage, Message
 from rustic_ai.core.messaging.core.messaging_backend import MessageHandler
 
 logger: Final = logging.getLogger(__name__)
@@ -95,14 +93,12 @@ def message_of(
         client: whose shared memory it is.
     """
     try:
-        if not flags & _SPECIAL:
-            return WrappedMessage(decode_envelope(body), topic, attempt)
         fetch = _fetch_from(client, flags) if flags & SHARED else None
         if flags & DEAD:
             note, rest = unpack_dead_letter(body)
             return decode_message(rest, note.topic, note.attempts + attempt, note, fetch)
         return decode_message(body, topic, attempt, None, fetch)
-    except (ProtocolError, msgspec.DecodeError):
+    except ProtocolError:
         logger.exception("a message on topic %r cannot be read, skipped", topic)
         return None
 
